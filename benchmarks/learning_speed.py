@@ -115,7 +115,7 @@ def epochs(rounds: int, batch: int) -> None:
         def run() -> None:
             for loaded in loader.epoch(0):
                 nn.functional.cross_entropy(
-                    model(loaded.image), loaded.target
+                    model(loaded.image), loaded.target.shares
                 ).backward()
                 optimizer.step()
                 optimizer.zero_grad()

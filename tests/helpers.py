@@ -172,5 +172,5 @@ def validate_with(config: Any, name: str, value: Any) -> None:
 
 def same_batch(left: Batch, right: Batch) -> bool:
     """Equal images, targets and labels, bit by bit, of the same examples."""
-    tensors = all(torch.equal(left[field], right[field]) for field in range(3))
-    return tensors and left.id == right.id
+    pairs = zip((left.image, *left.target), (right.image, *right.target), strict=True)
+    return all(torch.equal(*pair) for pair in pairs) and left.id == right.id

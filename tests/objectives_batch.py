@@ -1,21 +1,15 @@
 """Batches and short runs that the tests of several objectives need."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from helpers import TINY, run_fit
+from vitral.data import Batch, ClassTarget
 from vitral.models import ViT, ViTConfig
 from vitral.training.loop import LoopConfig
-
-
-class Batch(NamedTuple):
-    image: Tensor
-    target: Tensor
-    label: Tensor
-    id: tuple[str, ...]
 
 
 def batch_of(image: Tensor, first: int = 0, classes: int = 7) -> Batch:
@@ -23,7 +17,7 @@ def batch_of(image: Tensor, first: int = 0, classes: int = 7) -> Batch:
     label = torch.arange(first, first + len(image)) % classes
     target = nn.functional.one_hot(label, classes).to(image.dtype)
     names = tuple(f"{first + i}.png" for i in range(len(image)))
-    return Batch(image, target, label, names)
+    return Batch(image, ClassTarget(target, label), names)
 
 
 def encoder(**changes: Any) -> ViT:

@@ -14,18 +14,21 @@ from safetensors.torch import save_file
 
 import vitral.data
 from helpers import TINY, randomise, run_fit
+from terms_batch import PixelsAndBoxes, batch_of_places, step_of
 from vitral.data import AugmentConfig, Loader, MixConfig, Preprocess, training_transform
 from vitral.errors import DataError, VitralError
 from vitral.models import ViT, ViTConfig
 from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.tasks.representation.mae import MAE, MAEConfig
 from vitral.training import LoopConfig, OptimConfig, create_optimizer, parameter_groups
+from vitral.training.distributed import RankGroup, full_tensor
 from vitral.training.distributed.failures import is_reported_elsewhere
 from vitral.training.distributed.process_group import (
     get_rank,
     get_world_size,
     process_group,
 )
+from vitral.training.parallel import shard_objective, wrap_ddp
 from vitral.workflows.train.loaders import make_rank_loader
 
 CPU = torch.device("cpu")
@@ -152,3 +155,32 @@ def evaluation(model: torch.nn.Module) -> dict[str, float]:
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(5, 3, 48, 80, generator=generator)
     return {"accuracy": float(model(image).softmax(1)[:, 0].mean())}
+
+
+def update_terms(out: str, accumulate: int, shard: str) -> None:
+    """One update of a loss of two terms; every rank leaves metrics and gradient."""
+    torch.set_num_threads(1)
+    with process_group(CPU, timeout=60):
+        ranks = RankGroup.from_process_group(CPU)
+        objective = PixelsAndBoxes()
+        optimizer = torch.optim.SGD(objective.parameters(), 0.1)
+        if shard == "fsdp":
+            parallel = shard_objective(objective, optimizer, ranks, False)
+        else:
+            parallel = wrap_ddp(objective, ranks, False)
+        step = step_of(
+            objective,
+            accumulate,
+            forward=parallel.forward,
+            no_sync=parallel.no_sync,
+            optimizer=optimizer,
+            ranks=ranks,
+        )
+        metrics = step.update(batch_of_places(), 0).metrics
+        gradient = {
+            name: full_tensor(parameter.grad).contiguous()
+            for name, parameter in objective.named_parameters()
+        }
+        folder, rank = Path(out), get_rank()
+        (folder / f"metrics-{rank}.json").write_text(json.dumps(metrics))
+        save_file(gradient, folder / f"gradient-{rank}.safetensors")

@@ -213,7 +213,10 @@ def test_memory_is_that_of_a_real_step(recipe):
         for _ in range(2):
             batch = make_dummy_batch(work, planned.microbatch_size)
             batch = batch._replace(
-                image=torch.rand_like(batch.image), label=torch.zeros_like(batch.label)
+                image=torch.rand_like(batch.image),
+                target=batch.target._replace(
+                    label=torch.zeros_like(batch.target.label)
+                ),
             )
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = objective(batch)["loss"]

@@ -18,6 +18,7 @@ from vitral.data.augmentation.augment import SYMMETRIES, inception_crop
 from vitral.data.augmentation.mixup import cutmix_box, mix
 from vitral.data.images.preprocess import Size
 from vitral.data.rng import generator_for
+from vitral.data.targets import blend_with_previous
 from vitral.errors import ConfigError
 
 HEIGHT, WIDTH = 24, 40
@@ -291,7 +292,7 @@ def test_mixup_rolls_by_one_and_leads_with_the_own_label():
     weights = []
     for number in range(200):
         generator = generator_for("mixup", number)
-        mixed = mix(image, target, MixConfig(mixup=0.8), generator)
+        mixed = mix(image, target, MixConfig(mixup=0.8), generator, blend_with_previous)
         weight = mixed.weight
         weights.append(weight)
         expected = weight * image + (1 - weight) * torch.roll(image, 1, 0)
@@ -315,10 +316,16 @@ def test_weight_one_and_both_off_are_the_identity():
         def beta(self, a, b):
             return 1.0
 
-    result = mix(image, target, MixConfig(mixup=0.2), One(np.random.Philox(key=1)))
+    result = mix(
+        image,
+        target,
+        MixConfig(mixup=0.2),
+        One(np.random.Philox(key=1)),
+        blend_with_previous,
+    )
     assert torch.equal(result.image, image)
     assert torch.equal(result.target, target)
-    off = mix(image, target, MixConfig(), generator_for("off"))
+    off = mix(image, target, MixConfig(), generator_for("off"), blend_with_previous)
     assert torch.equal(off.image, image)
     assert off.weight == 1
 
@@ -326,7 +333,13 @@ def test_weight_one_and_both_off_are_the_identity():
 def test_cutmix_weight_is_the_exact_share_of_pixels():
     image, target = batch()
     for number in range(100):
-        mixed = mix(image, target, MixConfig(cutmix=1.0), generator_for("c", number))
+        mixed = mix(
+            image,
+            target,
+            MixConfig(cutmix=1.0),
+            generator_for("c", number),
+            blend_with_previous,
+        )
         own = (mixed.image == image).all(1)
         other = (mixed.image == image.roll(1, 0)).all(1)
         assert (own | other).all()
@@ -356,7 +369,9 @@ def test_a_coin_decides_when_both_are_on():
     config = MixConfig(mixup=1.0, cutmix=1.0)
     cut = 0
     for number in range(200):
-        mixed = mix(image, target, config, generator_for("coin", number))
+        mixed = mix(
+            image, target, config, generator_for("coin", number), blend_with_previous
+        )
         pure = (mixed.image == image) | (mixed.image == image.roll(1, 0))
         cut += bool(pure.all())
     assert abs(cut - 100) < 29
@@ -371,6 +386,7 @@ def test_tokens_and_wrong_alphas_are_refused():
             torch.eye(7)[:5],
             MixConfig(mixup=0.2),
             generator_for("tokens"),
+            blend_with_previous,
         )
     with pytest.raises(ConfigError, match=r"`cutmix` must be 0 \(off\) or an alpha"):
         MixConfig(cutmix=-1.0)

@@ -21,7 +21,6 @@ from vitral.data import (
     MixConfig,
     Preprocess,
 )
-from vitral.data.loading.batch import make_targets
 from vitral.errors import ConfigError, VitralError
 
 PREPROCESS = Preprocess(image_size=(24, 40))
@@ -150,9 +149,10 @@ def test_labels_and_targets(dataset):
     batches = list(plain.epoch(0))
     examples = dataset.select("train")
     assert batches[0].id == tuple(example.id for example in examples[:5])
-    labels = torch.cat([batch.label for batch in batches])
+    labels = torch.cat([batch.target.label for batch in batches])
     assert labels.tolist() == [example.label[0] for example in examples]
-    assert torch.equal(batches[1].target, torch.eye(3)[batches[1].label])
+    shares, label = batches[1].target
+    assert torch.equal(shares, torch.eye(3)[label])
     expected = PREPROCESS(dataset.root / examples[6].id)
     assert torch.equal(batches[1].image[1], expected)
 
@@ -160,16 +160,9 @@ def test_labels_and_targets(dataset):
 def test_mixing_keeps_the_own_label_in_label(dataset):
     mixed = next(loader(dataset, mix=MixConfig(mixup=1.0)).epoch(0))
     pure = next(loader(dataset, mix=None).epoch(0))
-    assert torch.equal(mixed.label, pure.label)
+    assert torch.equal(mixed.target.label, pure.target.label)
     assert not torch.equal(mixed.image, pure.image)
-    assert torch.allclose(mixed.target.sum(1), torch.ones(5))
-
-
-def test_soft_and_multi_hot_targets():
-    hot = data.Example(id="a", label=(0, 3))
-    assert make_targets([hot], 7).tolist() == [[1, 0, 0, 1, 0, 0, 0]]
-    soft = data.Example(id="a", label=(1,), target=(0.25, 0.75))
-    assert make_targets([soft], 2).tolist() == [[0.25, 0.75]]
+    assert torch.allclose(mixed.target.shares.sum(1), torch.ones(5))
 
 
 def test_length_and_drop_last(dataset):

@@ -101,7 +101,7 @@ def test_any_number_of_workers_and_any_start_give_the_same_bits(suffix, tmp_path
         assert [batch.id for batch in again] == [batch.id for batch in whole[4:]]
         for one, other in zip(again, whole[4:], strict=True):
             assert one.image.equal(other.image)
-            assert one.target.equal(other.target)
+            assert one.target.shares.equal(other.target.shares)
     orders = [loader_of(dataset).order(epoch) for epoch in (0, 1, 2)]
     assert orders[0] != orders[1] != orders[2]
     assert orders[2] == loader_of(dataset).order(2)
@@ -198,7 +198,7 @@ def test_several_labels_in_a_tar_file(suffix, label, tmp_path):
     assert dataset.classes == ("cat", "dog", "owl")
     assert [example.label for example in dataset.examples[:2]] == [(0, 1), (2,)]
     batch = next(loader_of(dataset).epoch(0))
-    for name, target in zip(batch.id, batch.target.tolist(), strict=True):
+    for name, target in zip(batch.id, batch.target.shares.tolist(), strict=True):
         assert target == ([0, 0, 1] if int(name[-1]) % 2 else [1, 1, 0])
 
 

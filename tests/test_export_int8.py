@@ -14,7 +14,7 @@ import torch
 import vitral as vt
 from helpers import TINY, captured_log
 from photos import photo
-from vitral.data.dataset import Example
+from vitral.data.example import Example
 from vitral.errors import ConfigError, DataError, GateError, MissingExtraError
 from vitral.export.int8 import bounded
 from vitral.export.int8 import calibration_data as sample_module

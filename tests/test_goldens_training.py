@@ -17,10 +17,11 @@ from torch.nn import functional
 
 import vitral.weights
 from helpers import TINY, randomise
-from vitral.data import AugmentConfig, Batch, MixConfig, Preprocess
+from vitral.data import AugmentConfig, Batch, ClassTarget, MixConfig, Preprocess
 from vitral.data.augmentation.augment import inception_crop
 from vitral.data.augmentation.mixup import mix
 from vitral.data.images.preprocess import Size
+from vitral.data.targets import blend_with_previous
 from vitral.models import ViT, ViTConfig, replace_config
 from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.tasks.classification.supervised import sigmoid_loss
@@ -59,8 +60,7 @@ def batch_of(images=19, dtype=torch.float64):
     label = torch.randint(7, (images,), generator=generator)
     return Batch(
         image=torch.randn(images, 3, 48, 80, generator=generator, dtype=dtype),
-        target=functional.one_hot(label, 7).to(dtype),
-        label=label,
+        target=ClassTarget(functional.one_hot(label, 7).to(dtype), label),
         id=tuple(f"{number}.png" for number in range(images)),
     )
 
@@ -220,12 +220,12 @@ def test_t13_mixup():
     target = torch.eye(5)
     for seed in range(20):
         generator = np.random.default_rng(seed)
-        mixed = mix(image, target, MixConfig(mixup=0.5), generator)
+        mixed = mix(image, target, MixConfig(mixup=0.5), generator, blend_with_previous)
         assert 0.5 <= mixed.weight <= 1
         expected = mixed.weight * image + (1 - mixed.weight) * image.roll(1, 0)
         assert torch.allclose(mixed.image, expected)
         assert torch.allclose(mixed.target.sum(1), torch.ones(5))
-    alone = mix(image, target, MixConfig(), generator)
+    alone = mix(image, target, MixConfig(), generator, blend_with_previous)
     assert torch.equal(alone.image, image)
 
 

@@ -48,7 +48,9 @@ def plant(monkeypatch, site: str, value: float) -> None:
                 image[0, 0, 0, 0] = value
                 batch = batch._replace(image=image)
             elif site == "target":
-                batch = batch._replace(target=batch.target * value)
+                target = batch.target
+                target = target._replace(shares=target.shares * value)
+                batch = batch._replace(target=target)
             elif site == "gradient":
                 parameter.register_hook(lambda gradient: gradient * value)
             elif site == "weight":

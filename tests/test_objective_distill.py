@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from helpers import TINY, images, randomise, tiny_vit
-from objectives_batch import Batch, Killed, batch_of, run
+from objectives_batch import Killed, batch_of, run
+from vitral.data import Batch, ClassTarget
 from vitral.errors import ConfigError
 from vitral.models import DeiT, DeiTConfig
 from vitral.tasks.classification import Distill, DistillConfig
@@ -66,7 +67,8 @@ TARGET = [[0.0, 0.7, 0.3], [1.0, 0.0, 0.0]]
 
 def batch() -> Batch:
     target = torch.tensor(TARGET, dtype=torch.float64)
-    return Batch(images(), target, torch.tensor([1, 0]), ("a.png", "b.png"))
+    classes = ClassTarget(target, torch.tensor([1, 0]))
+    return Batch(images(), classes, ("a.png", "b.png"))
 
 
 def label_loss_by_hand(logits) -> float:

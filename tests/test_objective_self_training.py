@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from objectives_batch import Batch
+from vitral.data import Batch, ClassTarget
 from vitral.errors import ConfigError
 from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.tasks.classification.noisy_student import pseudo_labels, self_training_loss
@@ -150,7 +150,8 @@ def test_a_merged_batch_has_this_loss_over_one_and_the_ratio():
     smoothed = double(LABELS) * 0.8 + 0.2 / 3
     target = torch.cat([smoothed, double(TEACHER)])
     names = ("a", "b", "c", "d", "e")
-    batch = Batch(torch.zeros(5, 1), target, target.argmax(1), names)
+    classes = ClassTarget(target, target.argmax(1))
+    batch = Batch(torch.zeros(5, 1), classes, names)
     merged = Supervised(Says(LABELLED + PSEUDO), SupervisedConfig())(batch)["loss"]
     loss = self_training_loss(
         double(LABELLED),

@@ -1,24 +1,17 @@
 """Supervised losses: the golden numbers, torch as a reference, errors."""
 
 import math
-from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from helpers import validate_with
+from vitral.data import Batch, ClassTarget
 from vitral.errors import ConfigError
 from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.tasks.objective import BatchLike
-
-
-class Batch(NamedTuple):
-    image: Tensor
-    target: Tensor
-    label: Tensor
-    id: tuple[str, ...]
 
 
 class Constant(nn.Module):
@@ -40,7 +33,8 @@ def batch_of(labels, classes, target=None, dtype=torch.float32):
     if target is None:
         target = functional.one_hot(label, classes).to(dtype)
     image = torch.linspace(-1, 1, 5 * len(labels), dtype=dtype).view(-1, 5)
-    return Batch(image, target, label, tuple(f"{i}" for i in range(len(labels))))
+    names = tuple(f"{i}" for i in range(len(labels)))
+    return Batch(image, ClassTarget(target, label), names)
 
 
 def logits_model(classes=7, dtype=torch.float64):
@@ -108,7 +102,7 @@ def test_softmax_equals_torch(smoothing, weighted):
         weight=None if weights is None else torch.tensor(weights, dtype=torch.float64),
         label_smoothing=smoothing,
     )
-    expected = reference(model(batch.image), batch.label)
+    expected = reference(model(batch.image), batch.target.label)
     assert result["loss"].item() == pytest.approx(expected.item(), rel=1e-12)
 
 
@@ -158,7 +152,8 @@ def test_accuracy_and_weight():
     predicted = model(batch.image).argmax(1)
     labels = predicted.clone()
     labels[1] = (labels[1] + 1) % 7
-    result = Supervised(model, SupervisedConfig())(batch._replace(label=labels))
+    batch = batch._replace(target=batch.target._replace(label=labels))
+    result = Supervised(model, SupervisedConfig())(batch)
     assert result["accuracy"].item() == 0.75
     assert result["weight"].item() == 4
     assert not result["weight"].requires_grad

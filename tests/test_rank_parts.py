@@ -148,7 +148,8 @@ def test_the_rows_of_a_rank_are_those_of_the_batch(photos, mix, changes):
             assert rows.id == ids[chosen]
             if bad not in ids:  # or its rows are mixed with others
                 assert rows.image.equal(batch.image[chosen])
-                assert rows.target.equal(batch.target[chosen])
+                assert rows.target.shares.equal(batch.target.shares[chosen])
+                assert rows.target.label.equal(batch.target.label[chosen])
     assert sizes == [size, size, number - 2 * size] * 3
     # With repeats, an epoch shows a third of the examples: not the broken one.
     assert 0 < broken < 9 or "repeats" in changes

@@ -17,7 +17,7 @@ from helpers import captured_log
 from photos import CLASSES, contents, make_photos, photo, prepare_model, tiny_config
 from run_folders import records, untimed, without_report
 from vitral import config_io
-from vitral.data import AugmentConfig, Batch, MixConfig
+from vitral.data import AugmentConfig, Batch, ClassTarget, MixConfig
 from vitral.errors import ConfigError, DivergedError, MissingExtraError
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig
@@ -550,7 +550,8 @@ def test_gradients_behind_a_cache_are_those_of_the_whole_model(freeze, changes):
             module = TrainableHead(model)
             with torch.no_grad():
                 given = frozen_output(model, image)
-        batch = Batch(image=given, target=target, label=label, id=tuple("abcd"))
+        classes = ClassTarget(target, label)
+        batch = Batch(image=given, target=classes, id=tuple("abcd"))
         model.zero_grad()
         torch.manual_seed(7)
         Supervised(module, SupervisedConfig())(batch)["loss"].backward()
@@ -606,8 +607,8 @@ def test_a_linear_probe_keeps_one_vector_an_image(few_photos, tmp_path):
     batch = next(iter(made.epoch(1)))
     images = next(iter(loader.epoch(1)))
     assert batch.id == images.id
-    assert torch.equal(batch.target, images.target)
-    assert torch.equal(batch.label, images.label)
+    assert torch.equal(batch.target.shares, images.target.shares)
+    assert torch.equal(batch.target.label, images.target.label)
     with torch.no_grad():
         features = prepared.model.forward_features(images.image)
         pooled = prepared.model.forward_pool(features)

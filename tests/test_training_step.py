@@ -2,28 +2,22 @@
 
 import json
 import math
-from typing import NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from helpers import run_fit
+from vitral.data import Batch, ClassTarget
 from vitral.errors import DivergedError, VitralError
+from vitral.nested import to_device
 from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.training import CheckpointStore, LoopConfig
 from vitral.training.distributed import local_microbatches
 from vitral.training.ema import create_ema, decay_at
-from vitral.training.step import TrainStep, derive_seed, to_device
-
-
-class Batch(NamedTuple):
-    image: Tensor
-    target: Tensor
-    label: Tensor
-    id: tuple[str, ...]
+from vitral.training.step import TrainStep, derive_seed
 
 
 def batch_of(count=19, dtype=torch.float64, seed=0):
@@ -31,8 +25,7 @@ def batch_of(count=19, dtype=torch.float64, seed=0):
     label = torch.randint(7, (count,), generator=generator)
     return Batch(
         torch.randn(count, 5, dtype=dtype, generator=generator),
-        functional.one_hot(label, 7).to(dtype),
-        label,
+        ClassTarget(functional.one_hot(label, 7).to(dtype), label),
         tuple(f"image/{index}" for index in range(count)),
     )
 
@@ -94,7 +87,7 @@ def test_parts_are_a_partition():
 
 def test_to_device_moves_tensors_only():
     batch = to_device(batch_of(), torch.device("meta"))
-    assert batch.image.device.type == batch.label.device.type == "meta"
+    assert batch.image.device.type == batch.target.label.device.type == "meta"
     assert batch.id[3] == "image/3"
     assert isinstance(batch, Batch)
 
@@ -157,7 +150,7 @@ class Poison(nn.Module):
             batch.image * self.value if bad and self.site == "input" else batch.image
         )
         logits = self.model(image)
-        loss = functional.cross_entropy(logits, batch.label)
+        loss = functional.cross_entropy(logits, batch.target.label)
         if bad and self.site == "loss":
             loss = loss * self.value
         if bad and self.site == "gradient":

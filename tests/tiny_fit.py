@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from helpers import run_fit
 from run_folders import untimed
+from vitral.data import Batch, ClassTarget
 from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.training import (
     CheckpointStore,
@@ -21,13 +22,6 @@ from vitral.training import (
 
 IMAGES, CLASSES, BATCH = 26, 7, 4
 PER_EPOCH = 7  # six batches of 4 and one of 2
-
-
-class Batch(NamedTuple):
-    image: Tensor
-    target: Tensor
-    label: Tensor
-    id: tuple[str, ...]
 
 
 class Tiny(nn.Module):
@@ -60,7 +54,7 @@ def batches_of(pixels, seed=0, seen=None):
             if seen is not None:
                 seen.append(ids)
             target = nn.functional.one_hot(labels[chunk], CLASSES).float()
-            yield Batch(pixels[chunk], target, labels[chunk], ids)
+            yield Batch(pixels[chunk], ClassTarget(target, labels[chunk]), ids)
 
     return batches
 

@@ -15,7 +15,7 @@ from benchmarks.peers.interleave import run_interleaved
 from benchmarks.peers.machine import peak_flops
 from benchmarks.peers.peers import Side, Sides
 from benchmarks.peers.rows import timing_row
-from vitral.data import Batch
+from vitral.data import Batch, ClassTarget
 from vitral.models import VisionModel
 from vitral.tasks.classification import Supervised, SupervisedConfig
 from vitral.training.optim import (
@@ -71,8 +71,9 @@ def make_batch(sides: Sides, images: int) -> Batch:
     label = torch.arange(images) % config.num_classes
     return Batch(
         image=torch.randn(images, config.in_chans, *config.image_hw),
-        target=nn.functional.one_hot(label, config.num_classes).float(),
-        label=label,
+        target=ClassTarget(
+            nn.functional.one_hot(label, config.num_classes).float(), label
+        ),
         id=tuple(str(number) for number in range(images)),
     )
 
@@ -123,7 +124,7 @@ def _peer_step(
     def run() -> object:
         model.train()
         optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(batch.image), batch.label)
+        loss = nn.functional.cross_entropy(model(batch.image), batch.target.label)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), OPTIM.clip_norm)
         optimizer.step()

@@ -95,7 +95,7 @@ class SweepImages:
             batch_size=16,
         )
         batches = list(loader.epoch(0))
-        labels = np.concatenate([batch.label.numpy() for batch in batches])
+        labels = np.concatenate([batch.target.label.numpy() for batch in batches])
         return [batch.image for batch in batches], labels
 
 

@@ -3,7 +3,8 @@
 from vitral.data.audit import Audit, check
 from vitral.data.augmentation import Augment, AugmentConfig, MixConfig
 from vitral.data.benchmarks import Benchmark, benchmark, expand, groups
-from vitral.data.dataset import BadFile, Dataset, Example, FileReader, IgnoredFile
+from vitral.data.dataset import BadFile, Dataset, FileReader, IgnoredFile
+from vitral.data.example import Example
 from vitral.data.frame_sampling import Sampling
 from vitral.data.images import DecodedImage, Preprocess, Size, decode
 from vitral.data.loading import (
@@ -21,6 +22,7 @@ from vitral.data.loading import (
 from vitral.data.open import NAMES
 from vitral.data.open import open_dataset as open  # noqa: A004 # read as data.open
 from vitral.data.sources import read_unlabelled
+from vitral.data.targets import ClassTarget, ClassTargets, Targets
 from vitral.data.video import Clip, open_clip
 
 __all__ = [
@@ -31,6 +33,8 @@ __all__ = [
     "BadFile",
     "Batch",
     "Benchmark",
+    "ClassTarget",
+    "ClassTargets",
     "Clip",
     "Dataset",
     "DecodedImage",
@@ -45,6 +49,7 @@ __all__ = [
     "SampleRef",
     "Sampling",
     "Size",
+    "Targets",
     "Transform",
     "TransformSchedule",
     "benchmark",

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from vitral.data.dataset import BadFile, Dataset, Example
+from vitral.data.dataset import BadFile, Dataset
+from vitral.data.example import Example
 from vitral.data.images import Size
 from vitral.errors import DataError, ImageError
 

@@ -3,13 +3,15 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from PIL import Image
 
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage, decode, one_line
+from vitral.data.targets import ClassTargets, Targets
 from vitral.data.video import DEFAULT_TIMEOUT, Clip, open_clip
 from vitral.errors import DataError, ImageError, MissingExtraError
 
@@ -25,46 +27,6 @@ SPLIT_ALIASES = {
 
 class UnavailableError(DataError):
     """The data vanished or changed under a running process, which must stop."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Example:
-    """One image or clip with its labels."""
-
-    id: str
-    """Stable name: the POSIX path relative to the root, or such as "digits/00012"."""
-    label: tuple[int, ...]
-    """Class indices; one unless the data set is multi-label."""
-    target: tuple[float, ...] | None = None
-    """Soft target over all classes, summing to 1. None: made of `label`."""
-    split: str = ""
-    """"train", "val", "test", or "" while undecided."""
-    group: str = ""
-    """Examples of one group stay in one split. "": no group."""
-    span: tuple[float, float] | None = None
-    """(start, end) of a clip in seconds, end exclusive; the id ends in "#t=START,END".
-    None: the full clip."""
-    location: tuple[int, ...] = ()
-    """Position in the shards: index of the shard, then offset and size, or row group
-    and row. Not part of the example's identity."""
-
-    def with_split(self, split: str) -> "Example":
-        """Return the example in another split."""
-        # `dataclasses.replace` takes four times as long: felt with 100,000 examples.
-        return Example(
-            id=self.id,
-            label=self.label,
-            target=self.target,
-            split=split,
-            group=self.group,
-            span=self.span,
-            location=self.location,
-        )
-
-    @property
-    def file(self) -> str:
-        """Return the path in the id of an example that is a file or a folder."""
-        return self.id if self.span is None else self.id.rpartition("#t=")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +45,7 @@ class BadFile:
     reason: str
     split: str
     label: tuple[int, ...] = ()
-    target: tuple[float, ...] | None = None
+    target: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +86,8 @@ class Dataset:
     order: Callable[[tuple[Example, ...], int, int], list[int]] | None = None
     """Maps (examples, seed, epoch) to the indices of a shuffled epoch, where random
     access is slow. None: a plain permutation."""
+    targets: Targets = field(default_factory=ClassTargets)
+    """Makes the targets of a batch."""
     kind: Literal["images", "clips"] = "images"
     multi_label: bool = False
     ignored: tuple[IgnoredFile, ...] = ()
@@ -185,7 +149,7 @@ class Dataset:
         return counts
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of classes, ids, labels, soft targets and splits.
+        """Return the SHA-256 of classes, ids, labels, targets and splits.
 
         It does not depend on the order of the examples.
         """

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitral.atomic_io import write_atomic
-from vitral.data.dataset import SPLITS, Dataset, Example, shorten_names
+from vitral.data.dataset import SPLITS, Dataset, shorten_names
+from vitral.data.example import Example
 from vitral.data.rng import seed_for
 from vitral.errors import ConfigError, DataError
 

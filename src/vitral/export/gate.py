@@ -220,7 +220,7 @@ def _compare_logits(
     parts: list[LogitComparison] = []
     for batch in loader.epoch(0):
         before, after = (_logits(m, batch.image) for m in (subject.model, exported))
-        parts.append(LogitComparison(before, after, batch.target.numpy()))
+        parts.append(LogitComparison(before, after, batch.target.shares.numpy()))
     if not parts:
         raise GateError(
             f"None of the images in {dataset.root} can be read, so that nothing can be "

@@ -5,23 +5,24 @@ subclasses of `ObjectiveConfig`; nothing is imported by that name.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 
 @runtime_checkable
 class BatchLike(Protocol):
-    """Batch as objectives see it: `vitral.data.Batch` is one."""
+    """Batch as objectives see it: `vitral.data.Batch` is one.
+
+    The data set's `Targets` decide what `target` is, such as a `ClassTarget`.
+    """
 
     @property
     def image(self) -> Float[Tensor, "batch ..."]: ...
     @property
-    def target(self) -> Float[Tensor, "batch classes"]: ...
-    @property
-    def label(self) -> Int[Tensor, "batch"]: ...
+    def target(self) -> Any: ...
     @property
     def id(self) -> tuple[str, ...]: ...
 

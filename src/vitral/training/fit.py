@@ -55,6 +55,9 @@ class FitSpec:
     the data."""
     shard: ShardMode = "none"
     """`fsdp` keeps a part of the model on each rank, `none` all of it."""
+    lower_is_better: frozenset[str] = frozenset({"loss"})
+    """Metrics of the evaluation of which the smaller is the better one; those with
+    `loss` in their name are, listed or not."""
     recompute: bool = False
     """Whether the inside of a block is computed again for the gradient, not kept."""
 
@@ -76,8 +79,10 @@ def fit(
     batches of one process; rank 0 writes.
 
     Args:
-        objective: has `.model`; objective(batch) gives `loss`, scalar metrics, and
-            `weight` where the loss is not a mean over images.
+        objective: has `.model`; objective(batch) gives scalar metrics and `loss`, with
+            `weight` where that is not a mean over images, or else `terms`, whose
+            weights `objective.term_weights(batch)` gives before any forward pass; see
+            vitral.training.loss. `accumulates = False` refuses parts.
         evaluate: gets the (averaged) model in eval mode, under no_grad; every value
             must be finite. A signal cuts it off, and the resumed run repeats it.
         on_best: called with that model and the step after each best evaluation; once
@@ -92,7 +97,7 @@ def fit(
     """
     config = spec.loop
     ranks = RankGroup.from_process_group(device)
-    _validate(config, spec.shard, ranks)
+    _validate(objective, config, spec.shard, ranks)
     objective.to(device).train()
     if spec.recompute:
         checkpoint_activations(find_blocks(objective))
@@ -111,6 +116,7 @@ def fit(
         clip_norm=spec.clip_norm,
         ranks=ranks,
         no_sync=parallel.no_sync,
+        term_weights=getattr(objective, "term_weights", None),
     )
     stream = BatchStream(batches.epoch, batches.per_epoch, ranks)
     callbacks = Callbacks(spec.lr, evaluate, on_best)
@@ -120,15 +126,33 @@ def fit(
     with display, StopSignals() as stop, closing(stream), closing(files):
         position, notes = files.open(state, config.compile, spec.resume)
         trainer = Trainer(
-            config, state, files, step, stream, callbacks, display, stop, ranks
+            config,
+            state,
+            files,
+            step,
+            stream,
+            callbacks,
+            display,
+            stop,
+            ranks,
+            spec.lower_is_better,
         )
         return trainer.run(position, notes)
 
 
-def _validate(config: LoopConfig, shard: ShardMode, ranks: RankGroup) -> None:
+def _validate(
+    objective: nn.Module, config: LoopConfig, shard: ShardMode, ranks: RankGroup
+) -> None:
     if config.steps < 1:
         raise ConfigError(
             "`steps` is 0: derive it from the epochs with `steps_for` first."
+        )
+    if config.accumulate > 1 and not getattr(objective, "accumulates", True):
+        raise ConfigError(
+            f"`accumulate` is {config.accumulate}, and the loss of "
+            f"{type(objective).__name__} compares the examples of a batch with each "
+            "other, so that it cannot be cut into parts: leave it at 1, and lower the "
+            "batch size where memory is short."
         )
     if shard == "fsdp" and ranks.world == 1:
         raise ConfigError(

@@ -72,7 +72,7 @@ class LoopConfig:
 
     monitor: str = "accuracy"
     """The evaluation's metric that decides which step is the best: the largest one, or
-    the smallest if its name has `loss` in it."""
+    the smallest where less is better, as of any metric with `loss` in its name."""
 
     def __post_init__(self) -> None:
         for name in ("accumulate", "log_every", "keep"):
@@ -118,6 +118,7 @@ class Trainer:
     progress: Progress
     signals: StopSignals
     ranks: RankGroup = field(default_factory=RankGroup)
+    lower_is_better: frozenset[str] = frozenset()
 
     def run(self, state: LoopState, notes: tuple[str, ...]) -> FitResult:
         """Train from `state` to the end; reads top to bottom."""
@@ -223,7 +224,8 @@ class Trainer:
                 f"give: choose one of {', '.join(sorted(values))}."
             )
         value = values[config.monitor]
-        sign = -1 if "loss" in config.monitor else 1
+        lower = "loss" in config.monitor or config.monitor in self.lower_is_better
+        sign = -1 if lower else 1
         gain = 1.0 if state.best_metric is None else sign * (value - state.best_metric)
         if gain >= 0:
             # Of equal ones the later step is kept: a small validation set has many.

@@ -6,22 +6,25 @@ bit-equal without any generator state on disk.
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vitral.errors import DivergedError, VitralError
+from vitral.nested import to_device
 from vitral.training.distributed import (
+    Microbatch,
     RankGroup,
     RankSlice,
     all_gather,
     full_tensor,
     local_microbatches,
 )
+from vitral.training.loss import BatchMeans, BatchSums, take_loss
 from vitral.training.optim import clip_gradients, gradient_norm
 
 
@@ -37,7 +40,8 @@ class Update(NamedTuple):
 class TrainStep:
     """Everything an update needs and no update changes."""
 
-    forward: Callable[[Any], dict[str, Tensor]]
+    forward: Callable[[Any], dict[str, Any]]
+    """The objective's; see vitral.training.loss for what it returns."""
     parameters: dict[str, nn.Parameter]
     optimizer: torch.optim.Optimizer
     device: torch.device
@@ -48,6 +52,9 @@ class TrainStep:
     ranks: RankGroup = field(default_factory=RankGroup)
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
     """The context of a backward pass whose gradients stay on this rank."""
+    term_weights: Callable[[Any], Mapping[str, float]] | None = None
+    """The weights of the terms of a part, from its targets only: the gradient of a
+    part needs the divisors of the whole batch."""
 
     def update(self, batch: Any, step: int) -> Update:
         """Change the parameters once, from all of `batch`; step 0 is the first.
@@ -57,7 +64,7 @@ class TrainStep:
         """
         self.optimizer.zero_grad(set_to_none=True)
         try:
-            sums, weight, images, ids = self._backward(batch, step)
+            means, ids = self._backward(batch, step)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -72,30 +79,21 @@ class TrainStep:
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         if self._is_split and gradients:
             # Over ranks they are a mean so far, not a sum.
-            torch._foreach_div_(gradients, weight / self.ranks.world)
+            torch._foreach_div_(gradients, means.divisor / self.ranks.world)
         norm = float(full_tensor(gradient_norm(self.parameters.values())))
-        metrics = {name: total / images for name, total in sums.items()}
-        metrics["loss"] = sums["loss"] / weight
-        self._require_finite(metrics["loss"], norm, step, ids)
+        self._require_finite(means.metrics["loss"], norm, step, ids)
         clip_gradients(self.parameters.values(), self.clip_norm, norm)
         self.optimizer.step()
-        return Update(metrics, norm, images)
+        return Update(means.metrics, norm, means.images)
 
     @property
     def _is_split(self) -> bool:
         """Return whether the gradient is summed from parts of unequal weights."""
         return self.accumulate * self.ranks.world > 1
 
-    def _backward(
-        self, batch: Any, step: int
-    ) -> tuple[dict[str, float], float, int, tuple[str, ...]]:
-        """Add up gradients over the parts of all ranks.
-
-        Returns:
-            the sums of metrics, weights and images; the examples of this rank.
-        """
-        sums: dict[str, float] = {}
-        weights = 0.0
+    def _backward(self, batch: Any, step: int) -> tuple[BatchMeans, tuple[str, ...]]:
+        """Add up gradients over the parts of all ranks; return this rank's examples."""
+        sums = BatchSums()
         ids: tuple[str, ...] = ()
         parts = list(
             local_microbatches(
@@ -105,6 +103,7 @@ class TrainStep:
                 accumulate=self.accumulate,
             )
         )
+        divisors = self._sum_term_weights(parts)
         for part in parts:
             self.seed_torch(step, part.number)
             moved = to_device(part.batch, self.device)
@@ -112,21 +111,25 @@ class TrainStep:
                 kind = self.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=self.bf16):
                     result = dict(self.forward(moved))
-                loss = result.pop("loss")
                 size = len(part.batch.id)
-                weight = float(result.pop("weight", size))
+                taken = take_loss(result, size, divisors, is_split=self._is_split)
                 if not part.counts:
-                    size, weight = 0, 0.0
-                (loss * weight if self._is_split else loss).backward()
-            sums["loss"] = sums.get("loss", 0.0) + float(loss.detach()) * weight
-            for name, value in result.items():
-                sums[name] = sums.get(name, 0.0) + float(value) * size
-            weights += weight
+                    size, taken = 0, taken.without_weight()
+                loss = taken.loss
+                (loss * taken.weight if self._is_split else loss).backward()
+            sums.add(taken, result, size)
             ids += tuple(part.batch.id) if part.counts else ()
-        own = {f"sum {name}": total for name, total in sums.items()}
-        total = self.ranks.all_reduce_sum(own | {"weight": weights, "images": len(ids)})
-        metrics = {name: total[f"sum {name}"] for name in sums}
-        return metrics, total["weight"], round(total["images"]), ids
+        return sums.reduce(self.ranks.all_reduce_sum, divisors), ids
+
+    def _sum_term_weights(self, parts: Sequence[Microbatch]) -> dict[str, float] | None:
+        """Return the weight of each term over all parts; None without such terms."""
+        if self.term_weights is None or not self._is_split:
+            return None
+        sums: dict[str, float] = {}
+        for part in parts:
+            for name, weight in self.term_weights(part.batch).items():
+                sums[name] = sums.get(name, 0.0) + float(weight) * part.counts
+        return self.ranks.all_reduce_sum(sums)
 
     def seed_torch(self, step: int, part: int) -> None:
         """Seed the generators in use; torch.manual_seed reaches all and takes 2 ms."""
@@ -167,15 +170,6 @@ def derive_seed(seed: int, step: int, part: int) -> int:
     """Return a seed in 0..2^63-1 of a step's part."""
     digest = hashlib.sha256(f"{seed}/{step}/{part}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    return type(batch)(
-        *(
-            field.to(device, non_blocking=True) if isinstance(field, Tensor) else field
-            for field in batch
-        )
-    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -146,8 +146,9 @@ def _predict_batch(
     model: nn.Module, batch: Batch, device: torch.device, spec: InferenceSpec
 ) -> Predictions:
     logits = predict_logits(model, batch.image.to(device), spec)
+    target = batch.target
     return Predictions(
-        batch.id, batch.label.numpy(), batch.target.numpy(), logits.cpu().numpy()
+        batch.id, target.label.numpy(), target.shares.numpy(), logits.cpu().numpy()
     )
 
 

@@ -19,7 +19,7 @@ from vitral.data import (
     evaluation_transform,
     open_clip,
 )
-from vitral.data.dataset import Example
+from vitral.data.example import Example
 from vitral.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from vitral.data.video import CLIP_EXTENSIONS, Clip, clip_from_array
 from vitral.errors import ConfigError, DataError, ImageError

@@ -6,13 +6,16 @@ MixUp draws from the global generator.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from vitral.data.augmentation.augment import CropBox
+from vitral.data.targets import blend_with_previous
 from vitral.errors import ConfigError
 
 
@@ -39,23 +42,27 @@ class MixedBatch:
     """Mixed images and targets, and the weight of the unrolled ones."""
 
     image: Float[Tensor, "batch *frames channels height width"]
-    target: Float[Tensor, "batch classes"]
+    target: Any
     weight: float
 
 
 def mix(
     image: Float[Tensor, "batch ..."],
-    target: Float[Tensor, "batch classes"],
+    target: Any,
     config: MixConfig,
     generator: np.random.Generator,
+    blend: Callable[[Any, float], Any],
 ) -> MixedBatch:
     """Mix a batch with itself rolled by one.
 
     Mixup takes max(lambda, 1 - lambda), so the row's label has the larger weight. The
     weight of CutMix is the exact fraction of pixels that stay.
 
+    Args:
+        blend: that of the data set's `Targets`.
+
     Raises:
-        ConfigError: `image` is neither images nor clips.
+        ConfigError: `image` is neither images nor clips, or the targets have no blend.
     """
     if image.ndim not in (4, 5):
         raise ConfigError(
@@ -73,11 +80,12 @@ def mix(
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
         cut[..., rows, columns] = image.roll(1, 0)[..., rows, columns]
         weight = 1 - box.area / (height * width)
-        return MixedBatch(cut, _blend(target, weight), weight)
+        return MixedBatch(cut, blend(target, weight), weight)
     if config.mixup > 0:
         drawn = generator.beta(config.mixup, config.mixup)
         weight = max(drawn, 1 - drawn)
-        return MixedBatch(_blend(image, weight), _blend(target, weight), weight)
+        mixed = blend_with_previous(image, weight)
+        return MixedBatch(mixed, blend(target, weight), weight)
     return MixedBatch(image, target, 1.0)
 
 
@@ -94,9 +102,3 @@ def cutmix_box(
         bottom=min(height, center_y + half_y),
         right=min(width, center_x + half_x),
     )
-
-
-def _blend(value: Tensor, weight: float) -> Tensor:
-    if weight == 1:
-        return value
-    return weight * value + (1 - weight) * value.roll(1, 0)

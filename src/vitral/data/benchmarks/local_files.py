@@ -16,7 +16,8 @@ from vitral.data.benchmarks.subsets import (
     split_per_class,
 )
 from vitral.data.benchmarks.tfrecord import read_record, read_records
-from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.dataset import Dataset, FileReader
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage, decode
 from vitral.data.sources import read_folder, read_named
 from vitral.errors import DataError

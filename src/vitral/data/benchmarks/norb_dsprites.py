@@ -22,7 +22,7 @@ from vitral.data.benchmarks.subsets import (
     SourceSplits,
     missing_file_error,
 )
-from vitral.data.dataset import Example
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage, to_rgb
 from vitral.errors import DataError
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from vitral.data.dataset import Dataset, Example
+from vitral.data.dataset import Dataset
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage
 from vitral.data.video import Clip
 from vitral.errors import DataError

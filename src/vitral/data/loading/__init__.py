@@ -4,7 +4,6 @@ from vitral.data.loading.batch import (
     Batch,
     EvalTransform,
     Transform,
-    make_targets,
     one_thread,
 )
 from vitral.data.loading.clip_transforms import (
@@ -31,7 +30,6 @@ __all__ = [
     "TransformSchedule",
     "clip_views",
     "evaluation_transform",
-    "make_targets",
     "map_in_threads",
     "map_in_workers",
     "one_thread",

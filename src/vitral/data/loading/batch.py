@@ -4,20 +4,20 @@ loader.py decides which examples share a batch and which process builds it.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from vitral.data.augmentation import MixConfig, mix
-from vitral.data.dataset import Dataset, Example, UnavailableError
+from vitral.data.dataset import Dataset
+from vitral.data.example import Example
 from vitral.data.images import (
     Preprocess,
     Uint8Transform,
@@ -27,7 +27,8 @@ from vitral.data.images import (
 )
 from vitral.data.loading.thread_map import map_in_threads
 from vitral.data.rng import generator_for
-from vitral.errors import ImageError
+from vitral.errors import ImageError, VitralError
+from vitral.nested import slice_rows
 
 Transform = Callable[[Any, str, int], Tensor]
 """From an RGB image (or a Clip), its example's id and the index of its variation to
@@ -44,10 +45,8 @@ class Batch(NamedTuple):
         | Float[Tensor, "batch tokens dim"]
     )
     """Clips have a frames axis; an evaluation with several views has a views axis."""
-    target: Float[Tensor, "batch classes"]
-    """One-hot, soft or multi-hot; mixed where images are mixed."""
-    label: Int[Tensor, "batch"]
-    """The class index before any mixing."""
+    target: Any
+    """What the data set's `Targets` stack, such as a `ClassTarget`."""
     id: tuple[str, ...]
 
 
@@ -130,8 +129,16 @@ class BatchResult:
         return BatchResult(self.batch._replace(image=image), self.failures)
 
 
+class _Sample(NamedTuple):
+    """One row of a batch before it is stacked."""
+
+    image: Tensor
+    example: Example
+    target: Any
+
+
 @dataclass(frozen=True, kw_only=True)
-class BatchBuilder(TorchDataset[BatchResult | UnavailableError]):
+class BatchBuilder(TorchDataset[BatchResult | VitralError]):
     """Build whole batches, so that a dropped example never shifts a later one.
 
     A worker passes a request as the index, with the slot for its images: it receives
@@ -142,19 +149,17 @@ class BatchBuilder(TorchDataset[BatchResult | UnavailableError]):
     mix: MixConfig | None
     seed: int
     threads: int = 1
-    """Threads per batch, used where the reader and the transform are `concurrent`."""
+    """Threads per batch, where reader, transform and targets are `concurrent`."""
     slots: UInt8[Tensor, "slots size"] | None = None
     """Memory shared between workers and the reading process; allocating it per batch
     costs more than filling it."""
 
-    def __getitem__(
-        self, task: tuple[BatchRequest, int]
-    ) -> BatchResult | UnavailableError:
+    def __getitem__(self, task: tuple[BatchRequest, int]) -> BatchResult | VitralError:
         request, number = task
         slot = None if self.slots is None else self.slots[number]
         try:
             return self.build(request, send=True, slot=slot)
-        except UnavailableError as error:
+        except VitralError as error:
             return error  # raised here, its text would contain a traceback
 
     def build(
@@ -165,77 +170,77 @@ class BatchBuilder(TorchDataset[BatchResult | UnavailableError]):
         slot: UInt8[Tensor, " size"] | None = None,
     ) -> BatchResult:
         """Build a batch; with `send` its images may be a payload, stored in `slot`."""
-        images: list[Tensor] = []
-        used: list[Example] = []
         failures: dict[str, str] = {}
         with one_thread():
-            varied = self._load_images(request, failures)
-            for row, example in enumerate(request.examples):
-                if row in varied:
-                    images.append(varied[row])
-                    used.append(example)
-            if not used or (request.is_slice and failures):
+            samples = self._load_samples(request, failures)
+            if not samples or (request.is_slice and failures):
                 return BatchResult(None, failures)
+            images = [sample.image for sample in samples]
             if not isinstance(request.transform, Uint8Transform):
-                batch = self._make_batch(torch.stack(images), used)
+                batch = self._make_batch(torch.stack(images), samples)
             # Mixing needs the numbers that the model sees.
             elif (
                 send and self.mix is None and not request.is_slice and all_uint8(images)
             ):
-                batch = self._make_batch(torch.empty(0, 3, 0, 0), used)
+                batch = self._make_batch(torch.empty(0, 3, 0, 0), samples)
                 return BatchResult(batch, failures, _pack_images(images, slot))
             else:
                 preprocess = request.transform.preprocess
                 image = normalize_batch(images, preprocess.mean, preprocess.std)
-                batch = self._make_batch(image, used)
+                batch = self._make_batch(image, samples)
             if self.mix is not None:
                 generator = generator_for(
                     "mix", self.seed, request.epoch, request.index
                 )
-                mixed = mix(batch.image, batch.target, self.mix, generator)
+                blend = self.dataset.targets.blend
+                mixed = mix(batch.image, batch.target, self.mix, generator, blend)
                 batch = batch._replace(image=mixed.image, target=mixed.target)
             if request.is_slice:
-                batch = Batch._make(field[1:] for field in batch)
+                batch = slice_rows(batch, 1, None)
         return BatchResult(batch, failures)
 
-    def _load_images(
+    def _load_samples(
         self, request: BatchRequest, failures: dict[str, str]
-    ) -> dict[int, Tensor]:
-        """Return the image of each row; a repeated example is read once."""
+    ) -> list[_Sample]:
+        """Return the readable rows, in order; a repeated example is read once."""
         rows: dict[Example, list[int]] = {}
         for row, example in enumerate(request.examples):
             rows.setdefault(example, []).append(row)
         vary = _defer_normalize(request.transform)
 
-        def vary_example(example: Example) -> list[Tensor] | str:
+        def vary_example(example: Example) -> list[_Sample] | str:
             try:
                 opened = self.dataset.open(example)
+                target = self.dataset.targets.read(example)
                 # A clip is decoded only once its frames are chosen.
                 return [
-                    vary(opened, example.id, request.draws[row])
+                    _Sample(
+                        vary(opened, example.id, request.draws[row]), example, target
+                    )
                     for row in rows[example]
                 ]
             except ImageError as error:
                 return str(error)
 
-        stages = self.dataset.reader, request.transform
+        stages = self.dataset.reader, request.transform, self.dataset.targets
         is_concurrent = all(getattr(stage, "concurrent", False) for stage in stages)
         threads = self.threads if is_concurrent else 1
-        varied: dict[int, Tensor] = {}
-        for example, images in zip(
+        varied: dict[int, _Sample] = {}
+        for example, samples in zip(
             rows, map_in_threads(vary_example, rows, threads), strict=True
         ):
-            if isinstance(images, str):
-                failures[example.id] = images
+            if isinstance(samples, str):
+                failures[example.id] = samples
             else:
-                varied.update(zip(rows[example], images, strict=True))
-        return varied
+                varied.update(zip(rows[example], samples, strict=True))
+        return [varied[row] for row in sorted(varied)]
 
-    def _make_batch(self, image: Tensor, examples: list[Example]) -> Batch:
+    def _make_batch(self, image: Tensor, samples: list[_Sample]) -> Batch:
+        examples = [sample.example for sample in samples]
+        values = [sample.target for sample in samples]
         return Batch(
             image=image,
-            target=make_targets(examples, len(self.dataset.classes)),
-            label=torch.tensor([example.label[0] for example in examples]),
+            target=self.dataset.targets.stack(self.dataset.classes, examples, values),
             id=tuple(example.id for example in examples),
         )
 
@@ -265,19 +270,6 @@ def _defer_normalize(transform: Transform) -> Transform:
         return transform(opened, example_id, draw) if pixels is None else pixels
 
     return vary
-
-
-def make_targets(
-    examples: Sequence[Example], num_classes: int
-) -> Float[Tensor, "batch classes"]:
-    """Return the training target of each example: soft, one-hot or multi-hot."""
-    targets = np.zeros((len(examples), num_classes), np.float32)
-    for row, example in zip(targets, examples, strict=True):
-        if example.target is not None:
-            row[:] = example.target
-        else:
-            row[list(example.label)] = 1.0
-    return torch.from_numpy(targets)
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from vitral.data.augmentation import MixConfig
-from vitral.data.dataset import Dataset, Example
+from vitral.data.dataset import Dataset
+from vitral.data.example import Example
 from vitral.data.images import Uint8Transform
 from vitral.data.loading.batch import (
     Batch,

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from vitral.data.dataset import Dataset, Example, IgnoredFile, shorten_names
+from vitral.data.dataset import Dataset, IgnoredFile, shorten_names
+from vitral.data.example import Example
 from vitral.data.order import natural_key
 from vitral.data.shards.index import ShardIndex, file_stamp, load_or_build_index
 from vitral.data.shards.parquet import index_arrow, index_parquet

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from vitral.data.dataset import Example, UnavailableError
+from vitral.data.dataset import UnavailableError
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage, decode
 from vitral.data.shards.parquet import import_pyarrow, iter_record_batches
 from vitral.errors import ImageError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitral.data.dataset import Example
+from vitral.data.example import Example
 from vitral.data.rng import generator_for
 
 CHUNK = 64

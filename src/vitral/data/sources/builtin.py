@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.dataset import Dataset, FileReader
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage, to_rgb
 from vitral.data.sources.torchvision_catalogue import DIGITS
 from vitral.errors import MissingExtraError

@@ -10,7 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vitral.data.dataset import SPLIT_ALIASES, Dataset, Example
+from vitral.data.dataset import SPLIT_ALIASES, Dataset
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage, decode
 from vitral.data.order import natural_key
 from vitral.data.sources.torchvision_datasets import default_root

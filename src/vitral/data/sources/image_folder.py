@@ -17,11 +17,11 @@ from vitral.data.dataset import (
     SPLITS,
     ClipReader,
     Dataset,
-    Example,
     FileReader,
     IgnoredFile,
     shorten_names,
 )
+from vitral.data.example import Example
 from vitral.data.images import IMAGE_EXTENSIONS
 from vitral.data.order import natural_key
 from vitral.data.video import CLIP_EXTENSIONS as CLIP_EXTENSIONS

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vitral import config_io
-from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.dataset import Dataset, FileReader
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage
 from vitral.data.sources.table_rows import json_rows, read_text
 from vitral.data.split import apply

@@ -15,10 +15,10 @@ from vitral.data.dataset import (
     SPLIT_ALIASES,
     ClipReader,
     Dataset,
-    Example,
     FileReader,
     shorten_names,
 )
+from vitral.data.example import Example
 from vitral.data.order import natural_key
 from vitral.data.sources.table_rows import COLUMN_TEXT, csv_rows, json_rows, read_text
 from vitral.data.video import (

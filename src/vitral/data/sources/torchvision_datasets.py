@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.dataset import Dataset, FileReader
+from vitral.data.example import Example
 from vitral.data.images import DecodedImage, to_rgb
 from vitral.data.sources.builtin import BUILTIN_DATASETS
 from vitral.data.sources.torchvision_catalogue import (

@@ -6,7 +6,8 @@ example of the one class `images`.
 
 from pathlib import Path
 
-from vitral.data.dataset import Dataset, Example, FileReader
+from vitral.data.dataset import Dataset, FileReader
+from vitral.data.example import Example
 from vitral.data.sources.image_folder import FolderScan, assign_groups, split_folders
 from vitral.errors import DataError
 

@@ -123,6 +123,6 @@ def load_labeled(
         split=split,
         ids=tuple(name for batch in batches for name in batch.id),
         batches=tuple(batch.image.numpy() for batch in batches),
-        targets=np.concatenate([batch.target.numpy() for batch in batches]),
-        labels=np.concatenate([batch.label.numpy() for batch in batches]),
+        targets=np.concatenate([batch.target.shares.numpy() for batch in batches]),
+        labels=np.concatenate([batch.target.label.numpy() for batch in batches]),
     )

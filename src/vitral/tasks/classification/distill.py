@@ -93,8 +93,8 @@ class Distill(nn.Module):
             upcast_half(x) for x in self._student_logits(batch.image)
         )
         taught = self._teacher_logits(batch.image).to(by_label.dtype)
-        _check_classes(by_label, taught, batch.target)
-        target = batch.target.to(by_label.dtype)
+        _check_classes(by_label, taught, batch.target.shares)
+        target = batch.target.shares.to(by_label.dtype)
         losses = softmax_loss(by_label, target, self.config.smoothing, None)
         label_loss = losses.per_image.mean()
         if self.config.kind == "hard":
@@ -107,7 +107,7 @@ class Distill(nn.Module):
             "loss": (1 - share) * label_loss + share * teacher_loss,
             "label_loss": label_loss.detach(),
             "teacher_loss": teacher_loss.detach(),
-            "accuracy": (predicted == batch.label).float().mean(),
+            "accuracy": (predicted == batch.target.label).float().mean(),
             "agreement": (predicted == taught.argmax(dim=1)).float().mean(),
         }
 

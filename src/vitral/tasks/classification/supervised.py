@@ -75,7 +75,7 @@ class Supervised(nn.Module):
 
         Returns:
             `loss`: scalar with a gradient; `accuracy`: the share of images whose
-            highest score is at `batch.label`; `weight`: the divisor of the mean, by
+            highest score is at their label; `weight`: the divisor of the mean, by
             which the losses of the parts of a batch combine into the batch's.
 
         Raises:
@@ -83,15 +83,15 @@ class Supervised(nn.Module):
                 same number of classes.
         """
         logits = self.model(batch.image)
-        self._check_classes(logits, batch.target)
+        self._check_classes(logits, batch.target.shares)
         logits = upcast_half(logits)  # a sum over 21,843 classes needs the digits
-        target = batch.target.to(logits.dtype)
+        target = batch.target.shares.to(logits.dtype)
         weights = None if self.weights is None else self.weights.to(logits.dtype)
         if self.config.loss == "softmax":
             losses = softmax_loss(logits, target, self.config.smoothing, weights)
         else:
             losses = sigmoid_loss(logits, target, self.config.smoothing, weights)
-        correct = logits.detach().argmax(dim=1) == batch.label
+        correct = logits.detach().argmax(dim=1) == batch.target.label
         return {
             "loss": losses.per_image.sum() / losses.divisor,
             "accuracy": correct.float().mean(),

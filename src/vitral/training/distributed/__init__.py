@@ -9,11 +9,11 @@ from vitral.training.distributed.collectives import (
 )
 from vitral.training.distributed.failures import is_reported_elsewhere
 from vitral.training.distributed.microbatch import (
+    Microbatch,
     RankSlice,
     local_ids,
     local_microbatches,
     local_row_range,
-    slice_batch,
     split_rows,
 )
 from vitral.training.distributed.process_group import (
@@ -28,6 +28,7 @@ from vitral.training.distributed.process_group import (
 
 __all__ = [
     "TIMEOUT",
+    "Microbatch",
     "ParallelForward",
     "RankGroup",
     "RankSlice",
@@ -44,6 +45,5 @@ __all__ = [
     "local_row_range",
     "local_tensor",
     "process_group",
-    "slice_batch",
     "split_rows",
 ]

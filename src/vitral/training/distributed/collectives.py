@@ -1,7 +1,7 @@
 """Collectives of the ranks of one run: sums, maxima, broadcasts, stop signals.
 
 Three small sums a step: whether all have their rows, what the update gave, whether a
-signal came. Alone, everything here costs nothing.
+signal came; a fourth for a loss of several terms. Alone, everything here costs nothing.
 """
 
 import os
@@ -28,7 +28,7 @@ from vitral.training.log import MetricsLog
 class ParallelForward(NamedTuple):
     """Forward pass of an objective that all ranks train."""
 
-    forward: Callable[[Any], dict[str, Tensor]]
+    forward: Callable[[Any], dict[str, Any]]
     no_sync: Callable[[], AbstractContextManager[None]] = nullcontext
     """The context of a backward pass that is not the last of its step."""
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from vitral.nested import slice_rows
+
 
 class RowRange(NamedTuple):
     """Rows `first` up to, not including, `last`."""
@@ -73,15 +75,11 @@ def local_microbatches(
     for index in range(rank * accumulate, (rank + 1) * accumulate):
         if index < len(cut):
             span = RowRange(cut[index].start - offset, cut[index].stop - offset)
-            yield Microbatch(index, slice_batch(rows, span), True)
+            yield Microbatch(index, slice_rows(rows, *span), True)
         elif world > 1:
             # The passes of ranks meet in collectives: each must make as many.
-            yield Microbatch(index, slice_batch(rows, RowRange(0, 1)), False)
+            yield Microbatch(index, slice_rows(rows, 0, 1), False)
 
 
 def local_ids(batch: Any) -> tuple[str, ...]:
     return tuple((batch.rows if isinstance(batch, RankSlice) else batch).id)
-
-
-def slice_batch(batch: Any, span: RowRange) -> Any:
-    return type(batch)(*(field[span.start : span.stop] for field in batch))

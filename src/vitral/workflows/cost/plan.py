@@ -13,7 +13,7 @@ from torch import nn
 
 import vitral.models
 import vitral.weights
-from vitral.data import Batch, Preprocess
+from vitral.data import Batch, ClassTarget, Preprocess
 from vitral.models import (
     ModelConfig,
     VisionModel,
@@ -188,8 +188,10 @@ def make_dummy_batch(work: Workload, images: int) -> Batch:
     frames = (model.num_frames,) if model.num_frames else ()
     return Batch(
         image=torch.empty(images, *frames, model.in_chans, *model.image_hw),
-        target=torch.empty(images, work.size.classes),
-        label=torch.empty(images, dtype=torch.int64),
+        target=ClassTarget(
+            torch.empty(images, work.size.classes),
+            torch.empty(images, dtype=torch.int64),
+        ),
         id=tuple(str(index) for index in range(images)),
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import vitral.report
 from vitral.data import Dataset, DecodedImage, training_transform
-from vitral.data.dataset import Example
+from vitral.data.example import Example
 from vitral.errors import ImageError, VitralError
 from vitral.plots.clips import even_indices
 from vitral.workflows.dataset import open_run_data

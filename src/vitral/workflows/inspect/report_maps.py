@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitral.data import Dataset
-from vitral.data.dataset import Example
+from vitral.data.example import Example
 from vitral.errors import ImageError, VitralError
 from vitral.inspection import (
     attention_distance,

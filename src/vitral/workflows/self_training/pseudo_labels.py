@@ -17,7 +17,7 @@ import torch
 import vitral.data
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Dataset, read_unlabelled
-from vitral.data.dataset import Example
+from vitral.data.example import Example
 from vitral.data.sources import TABLE, PseudoData
 from vitral.errors import ConfigError, DataError
 from vitral.tasks.classification import softmax

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
 from vitral.data import Batch, Loader
-from vitral.data.loading import make_targets
 from vitral.errors import DataError, WeightsError
 from vitral.models import Tokens, VisionModel, without_merging
 from vitral.workflows.run_lock import DISK_FULL_ERRNOS
@@ -129,7 +128,7 @@ class CachedLoader:
     ) -> Iterator[tuple[int, Batch]]:
         """Yield batches `start`, `start + stride`, ... with their index."""
         shown, size = self.loader.epoch_samples(epoch), self.loader.batch_size
-        classes = len(self.loader.dataset.classes)
+        dataset = self.loader.dataset
         examples = self.loader.examples
         for index in range(start, len(self), stride):
             images = shown[index * size : (index + 1) * size]
@@ -139,10 +138,10 @@ class CachedLoader:
                 for image in images
             ]
             tokens = torch.from_numpy(np.stack(rows))
+            values = [dataset.targets.read(example) for example in chosen]
             batch = Batch(
                 image=tokens.view(torch.bfloat16).float() if self.bf16 else tokens,
-                target=make_targets(chosen, classes),
-                label=torch.tensor([example.label[0] for example in chosen]),
+                target=dataset.targets.stack(dataset.classes, chosen, values),
                 id=tuple(example.id for example in chosen),
             )
             yield index, batch

@@ -16,7 +16,8 @@ from vitral.errors import DataError
 from vitral.evaluation import Probe
 from vitral.evaluation.probes import knn
 from vitral.models import VisionModel
-from vitral.training.step import to_device
+from vitral.nested import to_device
+from vitral.training.loss import mean_loss
 from vitral.workflows.features import ExtractedFeatures, extract_features
 from vitral.workflows.inference import split_loader
 
@@ -68,7 +69,7 @@ class Monitor:
                 torch.no_grad(),
                 torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16),
             ):
-                loss = objective(moved)["loss"]
+                loss = mean_loss(objective(moved))
             total += float(loss) * len(batch.id)
             images += len(batch.id)
         if not images:
