@@ -5,11 +5,14 @@ Each takes the values as keywords, so that the sentence names the setting:
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from vitral.errors import ConfigError
 
 Number = int | float
+Checks = dict[str, tuple[Callable[[Any], bool], str]]
+"""A predicate for each field of a dataclass, in order, and what it requires."""
 
 
 def at_least(minimum: Number, **values: Number) -> None:
@@ -55,6 +58,26 @@ def one_of(choices: Iterable[str], **values: str) -> None:
     for name, value in values.items():
         if value not in names:
             raise ConfigError(f"`{name}` must be {_join_quoted(names)}: got {value!r}.")
+
+
+def check_fields(config: type, values: dict[str, Any], checks: Checks) -> None:
+    """Raise ConfigError for a key that is no field, or the first value not allowed."""
+    unknown = sorted(set(values) - set(checks))
+    if unknown:
+        raise ConfigError(
+            f"{config.__name__} has no field {', '.join(map(repr, unknown))}; expected "
+            f"some of {', '.join(checks)}. Correct or remove the key."
+        )
+    for name, value in values.items():
+        is_valid, expected = checks[name]
+        try:
+            valid = is_valid(value)
+        except TypeError:
+            valid = False
+        if not valid:
+            raise ConfigError(
+                f"`{config.__name__}.{name}` must be {expected}: got {value!r}."
+            )
 
 
 def nearest_names(

@@ -31,10 +31,9 @@ def open_images(run: Run, split: str) -> Dataset:
             "exported from."
         )
     run.require_head()
-    if run.model.config.num_frames:
-        raise ConfigError(
-            "tune-speed times and scores images: the model of this run takes clips."
-        )
+    run.preprocess.require_images(
+        "tune-speed times and scores images: the model of this run takes clips."
+    )
     if run.multi_label:
         raise ConfigError(
             "tune-speed counts how often the most probable class is right, which says "

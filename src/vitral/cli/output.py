@@ -59,7 +59,7 @@ def _representation_lines(run: "Run") -> list[str]:
 
 def input_noun(run: "Run") -> str:
     """Return "clips" or "images", which the model of a run takes."""
-    return "clips" if run.preprocess.sampling else "images"
+    return run.preprocess.kind
 
 
 def _percent(value: object) -> str:

@@ -10,12 +10,11 @@ import vitral.recipes
 import vitral.weights
 from vitral.cli.config_flags import add_config_flags, parse_value, replace_fields
 from vitral.cli.parser import Parser
+from vitral.data import Preprocess
 from vitral.errors import ConfigError, VitralError
 from vitral.tasks import OBJECTIVES
 from vitral.workflows import TrainConfig
 
-SAMPLING_PREFIX = "sampling."
-"""Before the fields of Sampling, which are not the model's, in `--set`."""
 SKIPPED_FIELDS = ("data", "recipe", "model", "weights", "preprocess_changes")
 """Fields that `vitral train` sets by flags of its own."""
 PLACEHOLDERS = ("DATA", "digits")
@@ -116,18 +115,15 @@ def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainC
         changes = {name: v for name, v in changes.items() if name not in sizes}
     if args.drop_path is not None:
         changes["drop_path_rate"] = args.drop_path
-    sampling: dict[str, Any] = {}
+    inputs = dict(config.preprocess_changes)
     for assignment in args.set:
         name, value = _parse_assignment(assignment)
-        if name.startswith(SAMPLING_PREFIX):
-            sampling[name.removeprefix(SAMPLING_PREFIX)] = value
+        section, dot, field = name.partition(".")
+        if dot and section in Preprocess.SECTIONS:
+            inputs[section] = {**inputs.get(section, {}), field: value}
         else:
             changes[name] = value
-    fields: dict[str, Any] = {"model_changes": changes}
-    if sampling:
-        before = config.preprocess_changes
-        sampling = {**before.get("sampling", {}), **sampling}
-        fields["preprocess_changes"] = {**before, "sampling": sampling}
+    fields: dict[str, Any] = {"model_changes": changes, "preprocess_changes": inputs}
     if args.model:
         fields["model"] = args.model
     if args.linear_probe:

@@ -5,8 +5,7 @@ from vitral.data.augmentation import Augment, AugmentConfig, MixConfig
 from vitral.data.benchmarks import Benchmark, benchmark, expand, groups
 from vitral.data.dataset import BadFile, Dataset, FileReader, IgnoredFile
 from vitral.data.example import Example
-from vitral.data.frame_sampling import Sampling
-from vitral.data.images import DecodedImage, Preprocess, Size, decode
+from vitral.data.images import DecodedImage, Readable, Size, decode
 from vitral.data.loading import (
     Batch,
     EvalTransform,
@@ -21,9 +20,10 @@ from vitral.data.loading import (
 )
 from vitral.data.open import NAMES
 from vitral.data.open import open_dataset as open  # noqa: A004 # read as data.open
+from vitral.data.preprocess import InputKind, Preprocess, input_kind
 from vitral.data.sources import read_unlabelled
 from vitral.data.targets import ClassTarget, ClassTargets, Targets
-from vitral.data.video import Clip, open_clip
+from vitral.data.video import Clip, FrameTimes, Sampling, open_clip
 
 __all__ = [
     "NAMES",
@@ -42,10 +42,13 @@ __all__ = [
     "Example",
     "Failure",
     "FileReader",
+    "FrameTimes",
     "IgnoredFile",
+    "InputKind",
     "Loader",
     "MixConfig",
     "Preprocess",
+    "Readable",
     "SampleRef",
     "Sampling",
     "Size",
@@ -59,6 +62,7 @@ __all__ = [
     "evaluation_transform",
     "expand",
     "groups",
+    "input_kind",
     "open",
     "open_clip",
     "read_unlabelled",

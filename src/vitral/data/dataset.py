@@ -16,6 +16,8 @@ from vitral.data.video import DEFAULT_TIMEOUT, Clip, open_clip
 from vitral.errors import DataError, ImageError, MissingExtraError
 
 SPLITS = ("train", "val", "test")
+VIDEO_MODEL = "timesformer_s16"
+"""Model that error messages suggest for clips."""
 SPLIT_ALIASES = {
     "train": "train",
     "val": "val",
@@ -93,6 +95,19 @@ class Dataset:
     ignored: tuple[IgnoredFile, ...] = ()
     bad: tuple[BadFile, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def require_kind(self, kind: str) -> None:
+        """Refuse clips where `kind` is "images"; opening refuses the reverse.
+
+        Raises:
+            DataError: the model takes single images and these are clips.
+        """
+        if self.kind == "clips" and kind == "images":
+            raise DataError(
+                f"{self.root} holds clips, such as {self.examples[0].id}, but the "
+                "model takes single images. Choose a video model, such as "
+                f"`--model {VIDEO_MODEL}`, or give images."
+            )
 
     def select(self, split: str) -> tuple[Example, ...]:
         """Return the examples of one split, in the data set's order."""

@@ -35,7 +35,7 @@ def open_dataset(
     test: int | float = 0.2,
     group_by: str = "",
     root: Path | None = None,
-    kind: Literal["auto", "clips"] = "auto",
+    kind: Literal["auto", "images", "clips"] = "auto",
     labels: Literal["needed", "optional"] = "needed",
 ) -> Dataset:
     """List the examples of a data set and give each a split.
@@ -54,8 +54,9 @@ def open_dataset(
         group_by: keeps examples of a group in one split: "folder" or a regular
             expression on the path for a folder, a column for a table. "": no groups.
         root: folder of named data sets, downloads and the indices of shards.
-        kind: "auto" takes images, and clips where there is no image. "clips", for a
-            video model, takes clips only, including folders of frames.
+        kind: "auto" takes images, and clips where there is no image. "images" refuses
+            these clips. "clips", for a video model, takes clips only, including folders
+            of frames.
         labels: "optional" also takes a folder without class folders, or shards without
             labels; their images have the one class "images".
 
@@ -64,15 +65,18 @@ def open_dataset(
         ConfigError: nothing has this name, or a setting is not allowed.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    if labels == "optional" and kind == "auto" and _is_unlabelled_folder(Path(data)):
+    listed: Literal["auto", "clips"] = "clips" if kind == "clips" else "auto"
+    if labels == "optional" and listed == "auto" and _is_unlabelled_folder(Path(data)):
         dataset = read_unlabelled(Path(data), group_by)
     else:
         dataset = _list_examples(
-            data, group_by, root, kind, unlabelled=labels == "optional"
+            data, group_by, root, listed, unlabelled=labels == "optional"
         )
     if dataset.name in vtab.NAMES:
         val = test = 0.0
-    return split.assign(dataset, seed=seed, val=val, test=test)
+    dataset = split.assign(dataset, seed=seed, val=val, test=test)
+    dataset.require_kind(kind)
+    return dataset
 
 
 def _list_examples(

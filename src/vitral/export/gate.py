@@ -19,11 +19,6 @@ from vitral.export.model import ExportSubject
 from vitral.models import VisionModel
 from vitral.weights import ExportedFile, ExportedModel
 from vitral.workflows.inference import InferenceSpec, predict_logits, split_loader
-from vitral.workflows.inputs import (
-    evaluation_batch_size,
-    load_example,
-    with_single_view,
-)
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit if above 1."""
@@ -214,8 +209,8 @@ def _refusal_reasons(
 def _compare_logits(
     subject: ExportSubject, exported: ExportedModel, dataset: Dataset
 ) -> LogitComparison:
-    preprocess = with_single_view(subject.preprocess)
-    size = evaluation_batch_size(preprocess, 8)
+    preprocess = subject.preprocess.with_single_view()
+    size = preprocess.batch_size(8)
     loader = split_loader(dataset, "", preprocess, batch_size=size)
     parts: list[LogitComparison] = []
     for batch in loader.epoch(0):
@@ -288,7 +283,8 @@ def _measure_sizes(
 
 def _images(preprocess: Preprocess, dataset: Dataset) -> Tensor:
     examples = dataset.examples[:IMAGES_PER_SIZE]
-    return torch.stack([load_example(preprocess, dataset, e) for e in examples])
+    opened = (dataset.open(example) for example in examples)
+    return torch.stack([preprocess.first_view(each).pixels for each in opened])
 
 
 def _measure_pixels(

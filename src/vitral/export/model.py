@@ -13,7 +13,6 @@ from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.models import VisionModel
 from vitral.weights import ExportedModel, is_exported
 from vitral.workflows.dataset import open_run_data
-from vitral.workflows.inputs import input_kind, require_images
 from vitral.workflows.run import Run
 
 EXPORTED_EXTRA = ("multi_label", "temperature", "eval_views")
@@ -80,12 +79,14 @@ def load_subject(
 
 def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Dataset, str]:
     """Return at most `limit` images of `data`, or of the run's own, and their split."""
-    kind = input_kind(subject.model.config)
     if data:
         dataset = vitral.data.open(
-            data, val=0.0, test=0.0, kind=kind, labels="optional"
+            data,
+            val=0.0,
+            test=0.0,
+            kind=subject.preprocess.kind,
+            labels="optional",
         )
-        require_images(dataset, kind)
     elif subject.run is None or not _has_run(subject.run):
         raise ConfigError(
             f"{subject.display_name} has no run with images to compare the exported "

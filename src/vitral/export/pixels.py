@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from vitral.data import Preprocess
 from vitral.data.images import Size
-from vitral.errors import ConfigError
 from vitral.export.to_onnx import MAX_SIDE, trace_onnx
 from vitral.layers import resampling
 from vitral.weights.exported import IMAGE, LOGITS, PIXELS, import_onnx
@@ -38,11 +37,10 @@ class PixelsToImage(nn.Module):
 
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
-        if preprocess.sampling is not None:
-            raise ConfigError(
-                "`--with-preprocess` is for single images: which frames of a clip are "
-                "taken is decided before decoding. Leave it out."
-            )
+        preprocess.require_images(
+            "`--with-preprocess` is for single images: which frames of a clip are "
+            "taken is decided before decoding. Leave it out."
+        )
         self.preprocess = preprocess
         mean, std = (torch.tensor(v) for v in (preprocess.mean, preprocess.std))
         self.register_buffer("mean", mean[:, None, None], persistent=False)

@@ -71,12 +71,11 @@ def _example(
 ) -> tuple[torch.Tensor, dict[int, Any]]:
     """Return an input to trace with, and its dynamic axes."""
     config = model.config
-    frames = (config.num_frames,) if config.num_frames else ()
+    *before, _, _ = config.input_shape
     batch = torch.export.Dim("batch", min=1, max=MAX_SIDE)
-    axis = 2 + len(frames)
+    axis = 1 + len(before)
     if image_size is not None:
-        shape = (2, *frames, config.in_chans, *image_size)
-        return torch.zeros(shape), {0: batch}
+        return torch.zeros(2, *before, *image_size), {0: batch}
     patch = getattr(config, "patch_hw", (1, 1))
     sides, sizes = [], {0: batch}
     for i, (side, count, name) in enumerate(
@@ -89,7 +88,7 @@ def _example(
             sides.append(count * side)
             dimension = side * torch.export.Dim(name, min=1, max=MAX_SIDE // side)
         sizes[axis + i] = dimension
-    return torch.zeros(2, *frames, config.in_chans, *sides), sizes
+    return torch.zeros(2, *before, *sides), sizes
 
 
 def _name_by_module(proto: Any) -> None:

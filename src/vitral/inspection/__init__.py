@@ -7,7 +7,11 @@ from vitral.inspection.attention import (
     word_attention,
 )
 from vitral.inspection.capture import LayerAttention, has_attention
-from vitral.inspection.distance import attention_distance, uniform_distance
+from vitral.inspection.distance import (
+    attention_distance,
+    distance_obstacle,
+    uniform_distance,
+)
 from vitral.inspection.faithfulness import (
     FaithfulnessCurve,
     Randomization,
@@ -37,6 +41,7 @@ __all__ = [
     "attention_distance",
     "class_attention",
     "deletion",
+    "distance_obstacle",
     "embedding_filters",
     "feature_colors",
     "filter_components",

@@ -151,10 +151,7 @@ class SupportsClips(Protocol):
 
 def get_places(model: VisionModel, tokens: Tokens) -> TokenIndices | None:
     """Return the indices of a clip's tokens; None for a model of images."""
-    if not model.config.num_frames:
-        return None
-    assert isinstance(model, SupportsClips)
-    return model.token_indices(tokens)
+    return model.token_indices(tokens) if isinstance(model, SupportsClips) else None
 
 
 @contextmanager

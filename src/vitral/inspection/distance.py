@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitral.errors import ConfigError
-from vitral.inspection.capture import iter_layers
+from vitral.inspection.capture import SupportsClips, has_attention, iter_layers
 from vitral.layers import Grid
 from vitral.models import VisionModel
 
@@ -59,6 +59,22 @@ def attention_distance(
         total = batch_sum if total is None else total + batch_sum
     assert total is not None
     return total / len(images)
+
+
+def distance_obstacle(model: VisionModel) -> str:
+    """Return why a model has no attention distance, in a sentence; empty if it has."""
+    name = type(model).__name__
+    if isinstance(model, SupportsClips):
+        return (
+            f"A {name} attends in space and time, so there is no attention distance, "
+            "which is between the patches of an image."
+        )
+    if not has_attention(model):
+        return (
+            f"A {name} has no attention: the maps are Grad-CAM, and there is no "
+            "attention distance."
+        )
+    return ""
 
 
 def head_distance(

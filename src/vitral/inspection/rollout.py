@@ -15,7 +15,12 @@ from torch import Tensor
 
 from vitral.errors import ConfigError
 from vitral.inspection import clips
-from vitral.inspection.capture import LayerAttention, iter_layers, uses_class_token
+from vitral.inspection.capture import (
+    LayerAttention,
+    SupportsClips,
+    iter_layers,
+    uses_class_token,
+)
 from vitral.inspection.maps import Geometry, normalize_by_max, patch_map
 from vitral.models import VisionModel
 
@@ -40,7 +45,7 @@ def rollout(
         ConfigError: the model has no attention, or a mask was given for clips.
     """
     by_class_token = uses_class_token(model, images)
-    if model.config.num_frames:
+    if isinstance(model, SupportsClips):
         steps = _clip_steps(model, images, patch_mask)
         places = clips.clip_places(model, images)
         return clips.clip_map(places, steps, by_class_token, clips.propagate_rollout)
@@ -60,7 +65,7 @@ def rollout_matrix(
     Raises:
         ConfigError: the model has no attention, or a mask was given for clips.
     """
-    if model.config.num_frames:
+    if isinstance(model, SupportsClips):
         steps = _clip_steps(model, images, patch_mask)
         size = clips.clip_places(model, images).num_tokens
         weights = steps[0].weights

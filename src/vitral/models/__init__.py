@@ -36,6 +36,7 @@ from vitral.models.timesformer import (
     from_image,
     image_tensor_name,
     keys_per_query,
+    start_config,
 )
 from vitral.models.tnt import TNT, TNTConfig
 from vitral.models.vit import SIZES, MergeSchedule, ViT, ViTConfig
@@ -76,6 +77,7 @@ __all__ = [
     "replace_config",
     "set_merge",
     "set_merge_if_given",
+    "start_config",
     "tensor_shapes",
     "without_merging",
 ]

@@ -47,6 +47,22 @@ class ModelConfig(ABC):
         return 0
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input: [channels, height, width], before it the frames."""
+        frames = (self.num_frames,) if self.num_frames else ()
+        return (*frames, self.in_chans, *self.image_hw)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one input, those of all frames."""
+        return self.grid.rows * self.grid.columns * max(1, self.num_frames)
+
+    def describe_input(self) -> str:
+        """Return the size of one input, such as `8 frames of 224 x 224 pixels`."""
+        frames = f"{self.num_frames} frames of " if self.num_frames else ""
+        return f"{frames}{self.image_hw[0]} x {self.image_hw[1]} pixels"
+
+    @property
     @abstractmethod
     def grid(self) -> Grid:
         """Rows and columns of the patches (or features) of an image of `image_hw`."""

@@ -7,6 +7,7 @@ calls its parent and changes fields. `choose_recipe` picks one from the data.
 from itertools import groupby
 from typing import NamedTuple
 
+from vitral.data import input_kind
 from vitral.errors import ConfigError
 from vitral.models import get_config
 from vitral.recipes import (
@@ -84,7 +85,7 @@ def choose_recipe(data: str, weights: str, model: str = "") -> RecipeChoice:
         model: requested model; a video model needs clips.
     """
     facts = summarize_dataset(
-        data, "clips" if model and get_config(model).num_frames else "auto"
+        data, input_kind(get_config(model).input_shape) if model else "auto"
     )
     images = f"{facts.num_images} {facts.kind} of {facts.num_classes} classes"
     if facts.kind == "clips" and weights:

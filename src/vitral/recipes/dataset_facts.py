@@ -29,7 +29,7 @@ class DatasetSummary:
 
 
 def summarize_dataset(
-    data: str, kind: Literal["auto", "clips"] = "auto"
+    data: str, kind: Literal["auto", "images", "clips"] = "auto"
 ) -> DatasetSummary:
     """List the examples of `data` and open a few of them.
 

@@ -14,9 +14,10 @@ from torch import nn
 import vitral.models
 import vitral.weights
 from vitral.atomic_io import write_atomic
-from vitral.data import AugmentConfig, Preprocess, Sampling
+from vitral.data import AugmentConfig, Preprocess
 from vitral.data.sources import Label, moving_squares
 from vitral.layers import Grid
+from vitral.models import ViTConfig
 from vitral.models.timesformer import STEPS, AttentionType, keys_per_query
 from vitral.studies.engine import (
     STUDY_DIR,
@@ -49,7 +50,7 @@ TINY = {
     "depth": 2,
     "num_heads": 4,
     "mlp_dim": 64,
-    "num_frames": FRAMES,
+    "act": "gelu",
 }
 
 
@@ -95,17 +96,18 @@ def _write_initial_model(
     if (folder / "config.json").is_file():
         return
     torch.manual_seed(seed)
-    changes = {**TINY, "attention_type": attention_type}
-    model = vitral.models.create("timesformer_ti16", 2, (HEIGHT, WIDTH), **changes)
+    changes = {**TINY, "num_classes": 2, "image_size": (HEIGHT, WIDTH)}
+    image = vitral.models.get_config("vit_ti16", changes)
+    assert isinstance(image, ViTConfig)
+    config = vitral.models.clip_config(image, FRAMES, attention_type)
+    model = vitral.models.build_model(config)
     for name, parameter in model.named_parameters():
         if name in ("pos_embed", "time_embed"):
             nn.init.normal_(parameter, std=0.5)
         elif parameter.ndim == 2 and not name.startswith("head"):
             nn.init.xavier_uniform_(parameter)
-    preprocess = Preprocess(
-        image_size=(HEIGHT, WIDTH), resize="squash", sampling=Sampling(frames=FRAMES)
-    )
-    vitral.weights.save(folder, model, preprocess)
+    preprocess = Preprocess(image_size=(HEIGHT, WIDTH), resize="squash")
+    vitral.weights.save(folder, model, preprocess.for_input(config.input_shape))
 
 
 def _config(size: Size, row: str, task: str, seed: int) -> TrainConfig:

@@ -7,11 +7,10 @@ from typing import Any
 import vitral.data
 import vitral.models
 import vitral.weights
-from vitral.data import Audit, BadFile, Dataset
+from vitral.data import Audit, BadFile, Dataset, InputKind, input_kind
 from vitral.data.split import apply, save
 from vitral.errors import DataError
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.inputs import InputKind, input_kind, require_images
 from vitral.workflows.run import Run
 
 MAX_FULL_AUDIT_IMAGES = 50_000
@@ -21,11 +20,11 @@ MAX_FULL_AUDIT_IMAGES = 50_000
 def run_input_kind(config: TrainConfig) -> InputKind:
     """Return whether the model of a run takes images or clips."""
     if config.model:
-        return input_kind(vitral.models.get_config(config.model))
-    return input_kind(vitral.weights.read(config.weights).config)
+        return input_kind(vitral.models.get_config(config.model).input_shape)
+    return input_kind(vitral.weights.read(config.weights).config.input_shape)
 
 
-def open_data(config: TrainConfig, kind: InputKind = "auto") -> Dataset:
+def open_data(config: TrainConfig, kind: InputKind = "images") -> Dataset:
     """Open the data set of a run, with its splits."""
     dataset = vitral.data.open(
         config.data,
@@ -36,7 +35,6 @@ def open_data(config: TrainConfig, kind: InputKind = "auto") -> Dataset:
         kind=kind,
         labels="needed" if config.objective.LABELS else "optional",
     )
-    require_images(dataset, kind)
     if config.objective.LABELS and len(dataset.classes) < 2:
         raise DataError(
             f"{config.data} has one class, {dataset.classes[0]}: a classifier needs at "
@@ -46,7 +44,7 @@ def open_data(config: TrainConfig, kind: InputKind = "auto") -> Dataset:
 
 
 def open_split_data(
-    config: TrainConfig, split_file: Path, kind: InputKind = "auto"
+    config: TrainConfig, split_file: Path, kind: InputKind = "images"
 ) -> Dataset:
     """Open the data set of a run with the splits that the run kept."""
     return apply_split(open_data(config, kind), config, split_file)
@@ -63,8 +61,7 @@ def apply_split(dataset: Dataset, config: TrainConfig, split_file: Path) -> Data
 
 def open_run_data(run: Run) -> Dataset:
     """Open the data set that a run was trained on, with the run's splits."""
-    kind = input_kind(run.model.config)
-    return open_split_data(run.config, run.path / "split.csv", kind)
+    return open_split_data(run.config, run.path / "split.csv", run.preprocess.kind)
 
 
 def audit_dataset(dataset: Dataset, split_file: Path, workers: int) -> Audit:

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 import vitral.weights
-from vitral.data import Preprocess
+from vitral.data import Preprocess, Readable
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
 from vitral.tasks.classification import softmax
 from vitral.workflows.inference import InferenceSpec, predict_logits
-from vitral.workflows.inputs import Readable, load_input
 
 if TYPE_CHECKING:
     import vitral.workflows.config  # at run time with every setting, and half a second
@@ -67,7 +66,8 @@ class Run:
             )
         source = vitral.weights.read(self._folder)
         loaded = vitral.weights.build(source, source.config)
-        self.model, self.preprocess = loaded.model, source.preprocess
+        self.model = loaded.model
+        self.preprocess = source.preprocess.for_input(source.config.input_shape)
         self.classes, self.extra = source.classes, source.extra
         self._require_names()
 
@@ -170,7 +170,7 @@ class Run:
         Raises:
             ImageError: it cannot be decoded, or is of the other kind.
         """
-        return load_input(self.preprocess, image)
+        return self.preprocess.load(image)
 
     def predict_pixels(self, pixels: torch.Tensor) -> Iterable[ClassPrediction]:
         """Predict the classes of a batch that is already preprocessed.

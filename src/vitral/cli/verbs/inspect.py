@@ -52,14 +52,15 @@ def run(argv: list[str]) -> None:
     if out.is_file():
         raise ConfigError(f"{out} is a file: `--out` names a folder.")
     import vitral.weights
-    from vitral.workflows.inspect import InspectionOptions, inspect
+    from vitral.data import input_kind
+    from vitral.workflows.inspect import NEXT_FIGURE, InspectionOptions, inspect
     from vitral.workflows.predict import find_files
 
     source = vitral.weights.read(args.weights)
-    of_clips = bool(source.config.num_frames)
+    kind = input_kind(source.config.input_shape)
     made = inspect(
         source,
-        list(find_files(args.files, "clips" if of_clips else "images")),
+        list(find_files(args.files, kind)),
         out,
         what=args.what,
         kind=args.format,
@@ -75,7 +76,7 @@ def run(argv: list[str]) -> None:
     for name, reason in made.skipped.items():
         print(f"{name}: {reason}")
     print(f"files: {', '.join(str(file) for file in made.files)}")
-    more = "CLIPS --what relevance" if of_clips else "IMAGES --what faithfulness"
+    more = f"{kind.upper()} --what {NEXT_FIGURE[kind]}"
     print(f"next: vitral inspect {args.weights} {more} --out DIR")
     for name, reason in made.unreadable.items():
         print(f"unreadable: {name}: {reason}", file=sys.stderr)

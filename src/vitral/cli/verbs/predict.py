@@ -12,7 +12,6 @@ from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from vitral.workflows.predict import FileKind
     from vitral.workflows.run import Run
 
 WRITERS = ("jsonl", "csv", "parquet")
@@ -99,7 +98,6 @@ def _to_files(model_run: "Run", args: argparse.Namespace) -> None:
 def _to_terminal(model_run: "Run", args: argparse.Namespace) -> None:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError("Several processes share files, not a terminal: give --out.")
-    from vitral.workflows.inputs import evaluation_batch_size
     from vitral.workflows.predict import (
         CsvWriter,
         JsonLinesWriter,
@@ -116,8 +114,8 @@ def _to_terminal(model_run: "Run", args: argparse.Namespace) -> None:
     ]()
     model_run.require_head()
     move_model(model_run, pick_device(args.device))
-    kind: "FileKind" = "clips" if model_run.preprocess.sampling else "images"
-    size = evaluation_batch_size(model_run.preprocess, args.batch_size)
+    kind = model_run.preprocess.kind
+    size = model_run.preprocess.batch_size(args.batch_size)
     answers = PredictOptions(model_run, args.top, args.workers)
     total = failed = 0
     print(writer.header, end="")

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from vitral.data.augmentation.affine import shift_rotate
 from vitral.data.augmentation.rand_augment_tf import rand_augment
-from vitral.data.images import Preprocess, Size, uint8
+from vitral.data.images import Size, uint8
+from vitral.data.preprocess import Preprocess
 from vitral.data.rng import fork_torch_rng, generator_for, seed_for
 from vitral.errors import ConfigError
 

@@ -8,13 +8,14 @@ from vitral.data.images.decode import (
     one_line,
     to_rgb,
 )
-from vitral.data.images.preprocess import Preprocess, Size, as_rgb
+from vitral.data.images.preprocess import ImagePreprocess, Readable, Size, as_rgb
 from vitral.data.images.uint8 import Uint8Transform, all_uint8, normalize_batch
 
 __all__ = [
     "IMAGE_EXTENSIONS",
     "DecodedImage",
-    "Preprocess",
+    "ImagePreprocess",
+    "Readable",
     "Size",
     "Uint8Transform",
     "all_uint8",

@@ -1,4 +1,6 @@
-"""Preprocessing of images for a model: one specification with a hash, no randomness.
+"""Geometry and scale of a model's images: no randomness, no choice of frames.
+
+`vitral.data.Preprocess` adds what is asked about the kind of input.
 
 The defaults are those of the official ViT code (arXiv 2010.11929): squash to the
 size, bilinear without antialias, (x - 127.5) / 127.5.
@@ -9,7 +11,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,12 +20,14 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.frame_sampling import Checks, Sampling, check_fields
 from vitral.data.images import uint8
 from vitral.data.images.decode import decode, to_rgb
 from vitral.errors import ConfigError
+from vitral.validation import Checks, check_fields
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
+Readable = str | Path | bytes | Image.Image | np.ndarray
+"""A path, the bytes of a file, a Pillow image, or a uint8 array."""
 
 _PILLOW_FILTER = {
     "nearest": Image.Resampling.NEAREST,
@@ -40,8 +44,8 @@ class Size(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preprocess:
-    """Preprocessing of a model's images; stored with weights, exports and reports."""
+class ImagePreprocess:
+    """Resize, crop and normalise single images, or each frame of a clip."""
 
     image_size: tuple[int, int] = (224, 224)
     """(height, width) of the result in pixels."""
@@ -57,20 +61,34 @@ class Preprocess:
     """Mean of red, green, blue on the 0..1 scale."""
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Standard deviation of red, green, blue on the 0..1 scale."""
-    sampling: Sampling | None = None
-    """Frames that are sampled from a clip. None: a model of single images."""
+
+    CHECKS: ClassVar[Checks] = {
+        "image_size": (
+            lambda size: len(size) == 2 and all(side >= 1 for side in size),
+            "two positive numbers (height, width)",
+        ),
+        "resize": (lambda name: name in ("squash", "crop"), "'squash' or 'crop'"),
+        "crop_fraction": (lambda share: 0 < share <= 1, "above 0 and at most 1"),
+        "interpolation": (
+            lambda name: name in _PILLOW_FILTER,
+            "'nearest', 'bilinear' or 'bicubic'",
+        ),
+        "antialias": (lambda flag: isinstance(flag, bool), "true or false"),
+        "mean": (
+            lambda mean: len(mean) == 3 and all(map(math.isfinite, mean)),
+            "three finite numbers",
+        ),
+        "std": (
+            lambda std: len(std) == 3 and all(0 < value < math.inf for value in std),
+            "three positive numbers",
+        ),
+    }
+    """A predicate for each field, in order, and what it requires."""
 
     def __post_init__(self) -> None:
-        check_fields(type(self), asdict(self), _CHECKS)
-        if self.sampling and self.sampling.crops > 1 and self.resize == "squash":
-            raise ConfigError(
-                f"`Sampling.crops` {self.sampling.crops} needs frames that are wider "
-                "or higher than the image: set `Preprocess.resize` to 'crop'."
-            )
+        check_fields(type(self), asdict(self), self.CHECKS)
 
-    def __call__(
-        self, image: str | Path | bytes | Image.Image | np.ndarray
-    ) -> Float[Tensor, "3 height width"]:
+    def __call__(self, image: Readable) -> Float[Tensor, "3 height width"]:
         """Decode if needed, resize, crop and normalise one image.
 
         Args:
@@ -166,35 +184,25 @@ class Preprocess:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; `from_dict` reads them back."""
-        values = asdict(self)
-        # Without clips the key is left out: hashes of image models are older.
-        clips = {"sampling": self.sampling.to_dict()} if self.sampling else {}
-        del values["sampling"]
+        """Return plain JSON values; `parse_fields` reads them back."""
         # 0 and 0.0 are the same mean and must have the same hash.
-        return (
-            values
-            | clips
-            | {
-                "image_size": list(self.image_size),
-                "crop_fraction": float(self.crop_fraction),
-                "mean": [float(value) for value in self.mean],
-                "std": [float(value) for value in self.std],
-            }
-        )
+        return asdict(self) | {
+            "image_size": list(self.image_size),
+            "crop_fraction": float(self.crop_fraction),
+            "mean": [float(value) for value in self.mean],
+            "std": [float(value) for value in self.std],
+        }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
-        """Read what `to_dict` wrote; absent fields take their defaults.
+    def parse_fields(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the values of JSON in the types of the fields, checked.
 
         Raises:
             ConfigError: a key is unknown or a value is not allowed.
         """
         plain = {name: _to_field_value(name, value) for name, value in values.items()}
-        check_fields(cls, plain, _CHECKS)
-        if plain.get("sampling") is not None:
-            plain["sampling"] = Sampling.from_dict(plain["sampling"])
-        return cls(**plain)
+        check_fields(cls, plain, cls.CHECKS)
+        return plain
 
     def _center_offset(self, size: Size) -> tuple[int, int]:
         height, width = self.image_size
@@ -205,7 +213,7 @@ class Preprocess:
         return mean, torch.tensor(self.std, dtype=torch.float32)[:, None, None]
 
 
-def as_rgb(image: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
+def as_rgb(image: Readable) -> Image.Image:
     """Convert a path, bytes, Pillow image or uint8 array to an RGB Pillow image."""
     if isinstance(image, Image.Image):
         return to_rgb(image).image
@@ -219,33 +227,6 @@ def as_rgb(image: str | Path | bytes | Image.Image | np.ndarray) -> Image.Image:
             )
         return to_rgb(Image.fromarray(np.ascontiguousarray(image))).image
     return decode(Path(image) if isinstance(image, str) else image).image
-
-
-_CHECKS: Checks = {
-    "image_size": (
-        lambda size: len(size) == 2 and all(side >= 1 for side in size),
-        "two positive numbers (height, width)",
-    ),
-    "resize": (lambda name: name in ("squash", "crop"), "'squash' or 'crop'"),
-    "crop_fraction": (lambda share: 0 < share <= 1, "above 0 and at most 1"),
-    "interpolation": (
-        lambda name: name in _PILLOW_FILTER,
-        "'nearest', 'bilinear' or 'bicubic'",
-    ),
-    "antialias": (lambda flag: isinstance(flag, bool), "true or false"),
-    "mean": (
-        lambda mean: len(mean) == 3 and all(map(math.isfinite, mean)),
-        "three finite numbers",
-    ),
-    "std": (
-        lambda std: len(std) == 3 and all(0 < value < math.inf for value in std),
-        "three positive numbers",
-    ),
-    "sampling": (
-        lambda value: value is None or isinstance(value, dict),
-        "the fields of Sampling, or none",
-    ),
-}
 
 
 def _to_field_value(name: str, value: Any) -> Any:

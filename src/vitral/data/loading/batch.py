@@ -19,13 +19,13 @@ from vitral.data.augmentation import MixConfig, mix
 from vitral.data.dataset import Dataset
 from vitral.data.example import Example
 from vitral.data.images import (
-    Preprocess,
     Uint8Transform,
     all_uint8,
     normalize_batch,
     uint8,
 )
 from vitral.data.loading.thread_map import map_in_threads
+from vitral.data.preprocess import Preprocess
 from vitral.data.rng import generator_for
 from vitral.errors import ImageError, VitralError
 from vitral.nested import slice_rows

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-from vitral.data.frame_sampling import duration, frame_at
 from vitral.data.images import DecodedImage, one_line
+from vitral.data.video.frame_sampling import duration, frame_at
 from vitral.errors import ImageError
 
 STRIP_FRAMES = 8

@@ -16,7 +16,6 @@ from vitral.errors import DataError
 from vitral.export.run_openvino import Images
 from vitral.workflows.dataset import open_run_data
 from vitral.workflows.inference import split_loader
-from vitral.workflows.inputs import with_single_view
 from vitral.workflows.run import Run
 
 CALIBRATION_IMAGES = 64
@@ -86,7 +85,7 @@ def draw_quantization_data(
             "are needed for calibration: there is nothing to check int8 on. Train with "
             "`--val 0.1`."
         )
-    preprocess = with_single_view(run.preprocess)
+    preprocess = run.preprocess.with_single_view()
     calibrated = load_labeled(dataset, "train", chosen, preprocess)
     limit = min(
         check or (CHECK_IMAGES if val else CHECK_TRAIN_IMAGES),

@@ -6,7 +6,12 @@ from vitral.models.timesformer.config import (
     TimeSformerConfig,
     keys_per_query,
 )
-from vitral.models.timesformer.inflate import clip_config, from_image, image_tensor_name
+from vitral.models.timesformer.inflate import (
+    clip_config,
+    from_image,
+    image_tensor_name,
+    start_config,
+)
 from vitral.models.timesformer.timesformer import FAMILY, TimeSformer
 from vitral.models.timesformer.tokens import TokenIndices
 
@@ -21,4 +26,5 @@ __all__ = [
     "from_image",
     "image_tensor_name",
     "keys_per_query",
+    "start_config",
 ]

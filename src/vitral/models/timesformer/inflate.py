@@ -6,6 +6,7 @@ import re
 import torch
 
 from vitral.errors import ConfigError
+from vitral.models.base import ModelConfig
 from vitral.models.timesformer.config import AttentionType, TimeSformerConfig
 from vitral.models.timesformer.timesformer import TimeSformer
 from vitral.models.vit import ViT, ViTConfig
@@ -46,6 +47,17 @@ def clip_config(
     return TimeSformerConfig(
         **fields, num_frames=num_frames, attention_type=attention_type
     )
+
+
+def start_config(image: ModelConfig, requested: ModelConfig) -> ModelConfig:
+    """Return the settings of the weights that a requested model starts from.
+
+    An image model starts a TimeSformer of the requested frames and attention; the
+    settings of any other model are returned as they are.
+    """
+    if isinstance(requested, TimeSformerConfig) and type(image) is ViTConfig:
+        return clip_config(image, requested.num_frames, requested.attention_type)
+    return image
 
 
 def from_image(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitral.data import Preprocess
 from vitral.data.images import Size, decode
-from vitral.errors import ConfigError, ImageError, WeightsError
+from vitral.errors import ImageError, WeightsError
 from vitral.inspection import grad_cam, has_attention, rollout
 from vitral.models import MergeSchedule
 from vitral.weights import ExportedModel
@@ -195,11 +195,10 @@ def _open_image_run(
 ) -> Run:
     run = open_run(path, merge, merge_schedule)
     run.require_head()
-    if run.preprocess.sampling:
-        raise ConfigError(
-            f"The model in {path} takes clips, and the server answers for images: "
-            "`vitral predict RUN CLIPS` answers for clips."
-        )
+    run.preprocess.require_images(
+        f"The model in {path} takes clips, and the server answers for images: "
+        "`vitral predict RUN CLIPS` answers for clips."
+    )
     return run
 
 

@@ -184,10 +184,8 @@ def estimate_memory(
 
 def make_dummy_batch(work: Workload, images: int) -> Batch:
     """Return a batch of the run's shapes with uninitialized values."""
-    model = work.model
-    frames = (model.num_frames,) if model.num_frames else ()
     return Batch(
-        image=torch.empty(images, *frames, model.in_chans, *model.image_hw),
+        image=torch.empty(images, *work.model.input_shape),
         target=ClassTarget(
             torch.empty(images, work.size.classes),
             torch.empty(images, dtype=torch.int64),

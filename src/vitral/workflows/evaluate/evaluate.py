@@ -42,12 +42,6 @@ from vitral.workflows.inference import (
     split_loader,
     write_result,
 )
-from vitral.workflows.inputs import (
-    evaluation_batch_size,
-    input_kind,
-    require_images,
-    with_views,
-)
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import pick_device
 
@@ -135,7 +129,7 @@ def evaluate(
         if target.type == "cuda" and target.index is None:
             target = torch.device("cuda", get_local_rank())
         run.require_head()
-        preprocess = with_views(run.preprocess, views)
+        preprocess = run.preprocess.with_views(views)
         dataset, split, published = _open_split(run, data, split)
         # On rank 0 only: the audit decodes every image.
         audit = broadcast_from_rank_zero(
@@ -176,9 +170,7 @@ def _open_split(
 ) -> tuple[Dataset, str, tuple[str, ...]]:
     """Return the data with the model's classes, its split, and its original classes."""
     if data:
-        kind = input_kind(run.model.config)
-        dataset = vitral.data.open(data, val=0.0, test=0.0, kind=kind)
-        require_images(dataset, kind)
+        dataset = vitral.data.open(data, val=0.0, test=0.0, kind=run.preprocess.kind)
     else:
         dataset = open_run_data(run)
     published = dataset.classes
@@ -214,7 +206,7 @@ def evaluate_split(
     name = name or split
     preprocess = preprocess or run.preprocess
     loader = split_loader(
-        dataset, split, preprocess, batch_size=evaluation_batch_size(preprocess)
+        dataset, split, preprocess, batch_size=preprocess.batch_size()
     )
     predictions = predict_split(
         run.model, loader, device=device, spec=run.inference_spec

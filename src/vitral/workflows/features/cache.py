@@ -27,7 +27,6 @@ from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
 from vitral.workflows.features.cache_key import make_cache_key
 from vitral.workflows.inference import split_loader
-from vitral.workflows.inputs import with_single_view
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +122,7 @@ def make_loader(
         raise ConfigError(
             f"The data has no split `{split}`: {dataset.name} has {splits}."
         )
-    preprocess = with_single_view(preprocess)
+    preprocess = preprocess.with_single_view()
     return split_loader(
         dataset, split, preprocess, batch_size=batch_size, workers=workers
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import vitral.data
 import vitral.weights
-from vitral.data import Dataset, Preprocess
+from vitral.data import Dataset, InputKind, Preprocess, input_kind
 from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
 from vitral.models import VisionModel
@@ -21,7 +21,6 @@ from vitral.workflows.features.cache import (
     log_skipped,
     make_loader,
 )
-from vitral.workflows.inputs import InputKind, input_kind, require_images, with_sampling
 from vitral.workflows.run import Run, open_run
 from vitral.workflows.runtime import Runtime, pick_device
 
@@ -57,8 +56,7 @@ def features(
         ConfigError: there is no such split.
         DataError: none of the images can be decoded.
     """
-    kind = input_kind(model.config)
-    dataset = _open_data(data, kind)
+    dataset = _open_data(data, preprocess.kind)
     if cache is None:
         loader = make_loader(
             dataset, split, preprocess, batch_size=batch_size, workers=workers
@@ -187,9 +185,9 @@ def dataset_for(weights: str | Path | Run, data: str | Path | Dataset) -> Datase
                 f"{path} is not a run and has no data of its own: name the data set "
                 "to evaluate on."
             )
-        kind = input_kind(vitral.weights.read(path).config)
+        kind = input_kind(vitral.weights.read(path).config.input_shape)
     else:
-        kind = input_kind(run.model.config)
+        kind = run.preprocess.kind
         run_data = run.config.data
         is_same = Path(data).resolve() == Path(run_data).resolve()
         if not str(data) or str(data) == run_data or is_same:
@@ -199,7 +197,7 @@ def dataset_for(weights: str | Path | Run, data: str | Path | Dataset) -> Datase
 
 def _open_data(data: str | Path | Dataset, kind: InputKind) -> Dataset:
     dataset = data if isinstance(data, Dataset) else vitral.data.open(data, kind=kind)
-    require_images(dataset, kind)
+    dataset.require_kind(kind)
     return dataset
 
 
@@ -211,4 +209,5 @@ def _resolve_model(
         return run.model, run.preprocess
     assert not isinstance(weights, Run)
     loaded = vitral.weights.load(weights)
-    return loaded.model, with_sampling(loaded.preprocess, loaded.model.config, {})
+    shape = loaded.model.config.input_shape
+    return loaded.model, loaded.preprocess.for_input(shape)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from torch import Tensor
 
 import vitral.report
 from vitral.data import Dataset, DecodedImage, training_transform
@@ -16,7 +15,6 @@ from vitral.data.example import Example
 from vitral.errors import ImageError, VitralError
 from vitral.plots.clips import even_indices
 from vitral.workflows.dataset import open_run_data
-from vitral.workflows.inputs import load_example, make_filmstrip
 from vitral.workflows.inspect.report_maps import compute_report_maps, is_current
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import pick_device
@@ -89,8 +87,7 @@ def _load_image(opened: _OpenRun | None, name: str) -> Image.Image | None:
         decoded = opened.dataset.decode(example)
     except ImageError:
         return None
-    is_image = opened.dataset.kind == "images"
-    return decoded.image if is_image else _make_contact_sheet(decoded)
+    return _make_thumbnail(opened.dataset, decoded)
 
 
 def _load_view(opened: _OpenRun | None, name: str) -> Image.Image | None:
@@ -99,10 +96,15 @@ def _load_view(opened: _OpenRun | None, name: str) -> Image.Image | None:
     if opened is None or example is None:
         return None
     try:
-        pixels = load_example(opened.run.preprocess, opened.dataset, example)
+        view = opened.run.preprocess.first_view(opened.dataset.open(example))
     except ImageError:
         return None
-    return _to_image(opened.run, pixels)
+    return opened.run.preprocess.picture(view.pixels)
+
+
+def _make_thumbnail(dataset: Dataset, decoded: DecodedImage) -> Image.Image:
+    is_image = dataset.kind == "images"
+    return decoded.image if is_image else _make_contact_sheet(decoded)
 
 
 def _make_contact_sheet(strip: DecodedImage) -> Image.Image:
@@ -130,14 +132,7 @@ def _load_samples(opened: _OpenRun | None) -> Sequence[tuple[Image.Image, str]]:
         except ImageError:
             continue
         caption = "; ".join(dataset.classes[label] for label in example.label)
-        picture = _to_image(run, pixels)
-        if pixels.ndim == 4:
-            strip = DecodedImage(image=picture, frames=len(pixels))
-            picture = _make_contact_sheet(strip)
-        samples.append((picture, caption))
+        frames = pixels.shape[:-3].numel()
+        strip = DecodedImage(image=run.preprocess.picture(pixels), frames=frames)
+        samples.append((_make_thumbnail(dataset, strip), caption))
     return samples
-
-
-def _to_image(run: Run, pixels: Tensor) -> Image.Image:
-    displayed = run.preprocess.denormalize(make_filmstrip(pixels))
-    return Image.fromarray(displayed.permute(1, 2, 0).numpy())

@@ -13,9 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from vitral import plots
-from vitral.data import Preprocess
+from vitral.data import FrameTimes, Preprocess
 from vitral.models import VisionModel
-from vitral.workflows.inputs import FrameTimes
 
 BATCH = 8
 """Images per forward pass."""

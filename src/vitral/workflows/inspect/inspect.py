@@ -15,16 +15,15 @@ from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import MergeSchedule, set_merge_if_given
 from vitral.weights import WeightsSource
-from vitral.workflows.inputs import (
-    load_first_view,
-    load_input,
-    read_clip,
-    with_sampling,
-)
 from vitral.workflows.inspect.clip_figures import CLIP_FIGURES
 from vitral.workflows.inspect.draw_maps import InspectionFigure, InspectionInput
 from vitral.workflows.inspect.figures import FIGURES
 from vitral.workflows.runtime import pick_device
+
+BUILDERS = {"images": FIGURES, "clips": CLIP_FIGURES}
+"""Figure builders by the kind of input."""
+NEXT_FIGURE = {"images": "faithfulness", "clips": "relevance"}
+"""Figure to look at after all others, by the kind of input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ def inspect(
             f"`what` must be all or one of {', '.join(FIGURES)}: got {what}."
         )
     subject, unreadable = _load_input(source, files, options)
-    builders = CLIP_FIGURES if subject.frame_times else FIGURES
+    builders = BUILDERS[subject.preprocess.kind]
     written: list[Path] = []
     skipped: dict[str, str] = {}
     alt_texts: dict[str, str] = {}
@@ -110,24 +109,19 @@ def _load_input(
     loaded = vitral.weights.build(source, config)
     set_merge_if_given(loaded.model, options.merge, options.merge_schedule)
     loaded.model.to(pick_device(options.device))
-    preprocess = with_sampling(loaded.preprocess, config, {})
-    names, pixels, frame_times, unreadable = [], [], [], {}
+    preprocess = loaded.preprocess.for_input(config.input_shape)
+    names, views, unreadable = [], [], {}
     for file in files:
         try:
-            if preprocess.sampling is None:
-                pixels.append(load_input(preprocess, file))
-            else:
-                clip, times = load_first_view(preprocess, read_clip(file))
-                pixels.append(clip)
-                frame_times.append(times)
+            views.append(preprocess.load_view(file))
             names.append(str(file))
         except ImageError as error:
             unreadable[str(file)] = str(error)
-    if not pixels:
-        expected = "picture" if preprocess.sampling is None else "clip"
+    if not views:
         first = next(iter(unreadable.items()), ("", "no file was given"))
         raise DataError(
-            f"None of {len(files)} files is a readable {expected}; {first[0]}: "
+            f"None of {len(files)} files is a readable {preprocess.noun}; "
+            f"{first[0]}: "
             f"{first[1]}"
         )
     return InspectionInput(
@@ -135,8 +129,8 @@ def _load_input(
         preprocess=preprocess,
         classes=source.classes,
         names=tuple(names),
-        pixels=torch.stack(pixels),
-        frame_times=tuple(frame_times),
+        pixels=torch.stack([view.pixels for view in views]),
+        frame_times=tuple(times for view in views for times in view.frame_times),
         layer=options.layer,
         target=_resolve_class(options.target, source.classes, config.num_classes),
     ), unreadable

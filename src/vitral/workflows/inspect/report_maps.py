@@ -17,6 +17,7 @@ from vitral.data.example import Example
 from vitral.errors import ImageError, VitralError
 from vitral.inspection import (
     attention_distance,
+    distance_obstacle,
     grad_cam,
     has_attention,
     rollout,
@@ -28,7 +29,6 @@ from vitral.report.inspection_store import store
 from vitral.report.load_run import RunFolder, load_run_folder
 from vitral.report.sections import select_examples
 from vitral.tasks.classification import Prediction
-from vitral.workflows.inputs import load_example
 from vitral.workflows.run import Run
 
 MAX_DISTANCE_IMAGES = 128
@@ -95,18 +95,11 @@ def _compute_maps(
         "distance": None,
         "notes": [],
     }
-    if model.config.num_frames:
-        document["notes"].append(
-            f"A {type(model).__name__} attends in space and time, so there is no "
-            "attention distance, which is between the patches of an image."
-        )
-    elif method == "rollout":
-        document["distance"] = _compute_distance(run, run_folder, dataset, split)
+    obstacle = distance_obstacle(model)
+    if obstacle:
+        document["notes"].append(obstacle)
     else:
-        document["notes"].append(
-            f"A {type(model).__name__} has no attention: the maps are Grad-CAM, and "
-            "there is no attention distance."
-        )
+        document["distance"] = _compute_distance(run, run_folder, dataset, split)
     if not document["notes"] and document["distance"] is None:
         document["notes"].append(
             f"No image of {split} could be read, so there is no attention distance."
@@ -118,14 +111,12 @@ def _iter_batches(
     run: Run, dataset: Dataset, examples: Sequence[Example]
 ) -> Iterator[tuple[list[str], Tensor]]:
     """Yield ids and pixels of readable images, as evaluated; clips in one view."""
-    rows, columns = run.model.config.grid
-    patches = rows * columns * max(1, run.model.config.num_frames)
-    size = min(16, max(1, MAX_ATTENTION_ELEMENTS // patches**2))
+    size = min(16, max(1, MAX_ATTENTION_ELEMENTS // run.model.config.num_patches**2))
     for start in range(0, len(examples), size):
         ids, pixels = [], []
         for example in examples[start : start + size]:
             try:
-                pixels.append(load_example(run.preprocess, dataset, example))
+                pixels.append(run.preprocess.first_view(dataset.open(example)).pixels)
             except (ImageError, OSError):
                 continue
             ids.append(example.id)

@@ -7,7 +7,7 @@ locks, no ranks and no configs, whose imports cost half a second.
 from typing import TYPE_CHECKING
 
 from vitral.lazy import lazy_getattr
-from vitral.workflows.predict.find_files import FileKind, find_files
+from vitral.workflows.predict.find_files import find_files
 from vitral.workflows.predict.rows import PredictOptions, move_model, predict_rows
 from vitral.workflows.predict.writers import (
     WRITERS,
@@ -26,7 +26,6 @@ __getattr__ = lazy_getattr(
 __all__ = [
     "WRITERS",
     "CsvWriter",
-    "FileKind",
     "JsonLinesWriter",
     "PredictOptions",
     "find_files",

@@ -3,18 +3,16 @@
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
+from vitral.data import InputKind
 from vitral.data.images import IMAGE_EXTENSIONS
 from vitral.data.video import CLIP_EXTENSIONS as CLIP_EXTENSIONS
 from vitral.data.video import frame_files, has_clips
 from vitral.errors import ConfigError
 
-FileKind = Literal["images", "clips"]
-
 
 def find_files(
-    patterns: Iterable[str | Path], kind: FileKind = "images"
+    patterns: Iterable[str | Path], kind: InputKind = "images"
 ) -> Iterator[Path]:
     """Yield the images or clips of `patterns`, those of a folder sorted by name.
 

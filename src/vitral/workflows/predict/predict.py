@@ -26,8 +26,7 @@ from vitral.training.distributed import (
     get_world_size,
     process_group,
 )
-from vitral.workflows.inputs import evaluation_batch_size
-from vitral.workflows.predict.find_files import FileKind, find_files
+from vitral.workflows.predict.find_files import find_files
 from vitral.workflows.predict.job import (
     PredictionPlan,
     collect_settings,
@@ -165,9 +164,8 @@ def predict_files(
     form = resolve_format(form, paths.out)
     WRITERS[form]()  # refuses before the first prediction if a package is missing
     patterns = [files] if isinstance(files, str | Path) else list(files)
-    batch_size = evaluation_batch_size(opened.preprocess, batch_size)
+    batch_size = opened.preprocess.batch_size(batch_size)
     target = pick_device(device)
-    kind: FileKind = "clips" if opened.preprocess.sampling else "images"
     options = PredictOptions(opened, top, workers)
     with process_group(target), _translate_os_errors(paths), ExitStack() as stack:
         move_model(opened, target)
@@ -178,7 +176,9 @@ def predict_files(
             settings = collect_settings(
                 opened, top=top, form=form, batch=batch_size, device=target.type
             )
-            plan = prepare_plan(paths, settings, find_files(patterns, kind))
+            plan = prepare_plan(
+                paths, settings, find_files(patterns, opened.preprocess.kind)
+            )
             # Once for all ranks: a rank that lists the missing parts later lacks those
             # that another one has written, and they would divide two different lists.
             return plan, [] if plan.is_complete else plan.missing_parts(paths)

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitral.data.images import Preprocess
+from vitral.data import Preprocess
 from vitral.data.loading import map_in_threads, map_in_workers, one_thread
 from vitral.errors import ImageError, VitralError
-from vitral.workflows.inputs import load_input
 
 MIN_BATCHES_FOR_WORKERS = 8
 """Fewer batches take less time than the start of a worker."""
@@ -40,8 +39,7 @@ class BatchReader(Dataset[FileBatch | VitralError]):
     preprocess: Preprocess
 
     def __getitem__(self, paths: tuple[Path, ...]) -> FileBatch | VitralError:
-        # One separate process decodes all clips.
-        threads = torch.get_num_threads() if self.preprocess.sampling is None else 1
+        threads = self.preprocess.reader_threads(torch.get_num_threads())
         with one_thread():
             results = map_in_threads(self._read_file, paths, threads)
             for result in results:
@@ -58,7 +56,7 @@ class BatchReader(Dataset[FileBatch | VitralError]):
 
     def _read_file(self, path: Path) -> Tensor | VitralError:
         try:
-            return load_input(self.preprocess, path)
+            return self.preprocess.load(path)
         except VitralError as error:
             return error
 

@@ -26,11 +26,12 @@ def choose_num_threads(run: Run, parts: int, workers: int | None) -> int:
     parts: the last bit of a row may depend on the threads of its model.
     """
     parameters = list(run.model.parameters())
-    if workers is not None or run.preprocess.sampling is not None:
+    if workers is not None:
         return 1
     if not parameters or any(p.device.type != "cpu" for p in parameters):
         return 1
-    return max(1, min(torch.get_num_threads(), MAX_THREADS, parts // PARTS_PER_THREAD))
+    readers = run.preprocess.reader_threads(torch.get_num_threads())
+    return max(1, min(readers, MAX_THREADS, parts // PARTS_PER_THREAD))
 
 
 def run_in_threads(

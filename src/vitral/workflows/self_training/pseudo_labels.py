@@ -23,7 +23,6 @@ from vitral.errors import ConfigError, DataError
 from vitral.tasks.classification import softmax
 from vitral.tasks.classification.noisy_student import PseudoLabels
 from vitral.workflows.inference import predict_batches, split_loader
-from vitral.workflows.inputs import evaluation_batch_size
 from vitral.workflows.run import Run
 
 DATA_FILE = "data.json"
@@ -163,7 +162,7 @@ def predict_unlabeled(
         images,
         "",
         run.preprocess,
-        batch_size=evaluation_batch_size(run.preprocess),
+        batch_size=run.preprocess.batch_size(),
         workers=workers,
     )
     predictions = predict_batches(

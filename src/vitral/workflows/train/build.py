@@ -28,7 +28,6 @@ from vitral.training.fit import EpochBatches
 from vitral.weights import Ledger, WeightsSource
 from vitral.workflows.dataset import bad_files_in, describe_data
 from vitral.workflows.inference import InferenceSpec, compute_metrics, predict_split
-from vitral.workflows.inputs import with_sampling
 from vitral.workflows.runtime import command_line, describe_environment
 from vitral.workflows.session import Session
 from vitral.workflows.train.build_objective import build_objective
@@ -153,7 +152,7 @@ def build_model(
     else:
         model = vitral.models.build_model(model_config)
         preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
-    preprocess = with_sampling(preprocess, model_config, preprocess_changes)
+    preprocess = preprocess.for_input(model_config.input_shape, preprocess_changes)
     if freeze >= 0:
         model.freeze(freeze)
     return ModelBundle(model=model, preprocess=preprocess, ledger=ledger, origin=origin)
@@ -215,10 +214,9 @@ def _describe_model(model: VisionModel) -> str:
     total = count_parameters(model)
     trainable = count_parameters(model, trainable=True)
     config = model.config
-    frames = f"{config.num_frames} frames of " if config.num_frames else ""
     return (
         f"{total:,} parameters, {trainable:,} learn, "
-        f"{frames}{config.image_hw[0]} x {config.image_hw[1]} pixels in "
+        f"{config.describe_input()} in "
         f"{config.grid.rows} x {config.grid.columns} patches"
     )
 

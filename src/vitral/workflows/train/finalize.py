@@ -24,7 +24,6 @@ from vitral.training.distributed import SilentLog, get_rank
 from vitral.weights import update_metadata
 from vitral.workflows.dataset import bad_files_in
 from vitral.workflows.evaluate import evaluate_split
-from vitral.workflows.inputs import load_example
 from vitral.workflows.inspect import compute_report_maps, write_report
 from vitral.workflows.run import Run
 from vitral.workflows.session import Session
@@ -120,7 +119,7 @@ def _draw_reconstructions(
     ids, images = [], []
     for example in examples[:: max(1, len(examples) // MAX_IMAGES)][:MAX_IMAGES]:
         try:
-            images.append(load_example(preprocess, dataset, example))
+            images.append(preprocess.first_view(dataset.open(example)).pixels)
         except ImageError:
             continue
         ids.append(example.id)

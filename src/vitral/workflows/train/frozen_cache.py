@@ -81,10 +81,8 @@ def unflatten_tokens(
 
 
 def _make_dummy_input(model: VisionModel) -> Tensor:
-    config = model.config
-    frames = [config.num_frames] if config.num_frames else []
     like = next(model.parameters())
-    return like.new_zeros(1, *frames, config.in_chans, *config.image_hw)
+    return like.new_zeros(1, *model.config.input_shape)
 
 
 def is_linear_probe(model: VisionModel) -> bool:

@@ -21,7 +21,6 @@ from vitral.training.distributed import (
 )
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.inference import split_loader
-from vitral.workflows.inputs import with_single_view
 from vitral.workflows.runtime import rank_zero_first
 from vitral.workflows.session import Session
 from vitral.workflows.train.frozen_cache import CachedLoader, cache_frozen_outputs
@@ -113,7 +112,7 @@ def make_loaders(
         val = split_loader(
             dataset,
             "val",
-            with_single_view(preprocess) if config.cache else preprocess,
+            preprocess.with_single_view() if config.cache else preprocess,
             batch_size=config.batch_size,
             workers=workers,
         )

@@ -10,7 +10,7 @@ import vitral.models
 from vitral import config_io
 from vitral.data import Audit
 from vitral.errors import ConfigError
-from vitral.models import ModelConfig, TimeSformerConfig, ViTConfig, clip_config
+from vitral.models import ModelConfig
 from vitral.training import lr_at, steps_for
 from vitral.training.distributed import broadcast_from_rank_zero
 from vitral.training.fit import FitSpec
@@ -109,10 +109,7 @@ def resolve_model_config(
     initial = source.config
     if config.model:
         requested = vitral.models.get_config(config.model)
-        if isinstance(requested, TimeSformerConfig) and type(initial) is ViTConfig:
-            initial = clip_config(
-                initial, requested.num_frames, requested.attention_type
-            )
+        initial = vitral.models.start_config(initial, requested)
         _require_same_model(requested, initial, config.model, config.weights)
     # The hidden layer of a pre-training head is dropped with the head (section 3.2).
     if hasattr(initial, "representation_size"):

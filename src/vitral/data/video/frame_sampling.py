@@ -6,14 +6,13 @@ The sample is a pure function of time stamps, specification and, in training, a 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from vitral.errors import ConfigError
+from vitral.validation import Checks, check_fields
 
 SamplingKind = Literal["uniform", "segments", "dense"]
 _TIME_TOLERANCE = 1e-4  # seconds; stamps are rounded to the ticks of their container
@@ -145,30 +144,6 @@ def frame_at(
     """Return the index of the frame that is shown at each of `seconds`."""
     indices = np.searchsorted(times, seconds + _TIME_TOLERANCE, side="right") - 1
     return np.clip(indices, 0, len(times) - 1)
-
-
-Checks = dict[str, tuple[Callable[[Any], bool], str]]
-"""A predicate for each field of a dataclass, in order, and what it requires."""
-
-
-def check_fields(config: type, values: dict[str, Any], checks: Checks) -> None:
-    """Raise ConfigError for a key that is no field, or the first value not allowed."""
-    unknown = sorted(set(values) - set(checks))
-    if unknown:
-        raise ConfigError(
-            f"{config.__name__} has no field {', '.join(map(repr, unknown))}; expected "
-            f"some of {', '.join(checks)}. Correct or remove the key."
-        )
-    for name, value in values.items():
-        is_valid, expected = checks[name]
-        try:
-            valid = is_valid(value)
-        except TypeError:
-            valid = False
-        if not valid:
-            raise ConfigError(
-                f"`{config.__name__}.{name}` must be {expected}: got {value!r}."
-            )
 
 
 def _is_int(value: Any) -> bool:
