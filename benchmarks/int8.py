@@ -28,6 +28,7 @@ import vitral as vt  # noqa: E402
 from vitral.evaluation.compare import compare  # noqa: E402
 from vitral.export.int8.bounded import quantize_within  # noqa: E402
 from vitral.export.int8.calibration_data import draw_quantization_data, load_labeled  # noqa: E402
+from vitral.export.int8.decisions import Decisions  # noqa: E402
 from vitral.export.int8.layers import fold_constants  # noqa: E402
 from vitral.export.int8.quantize import quantize  # noqa: E402
 from vitral.export.precisions import measure_megabytes  # noqa: E402
@@ -97,7 +98,7 @@ def build_forms(
     with stage("graph"):
         graph = fold_constants(to_openvino(to_onnx(model, image_size=size)))
     with stage("int8 within 0.5 points on train"):
-        int8 = quantize_within(graph, sample)
+        int8 = quantize_within(graph, sample, Decisions(run.task, run.labels))
     print("\n".join(int8.report.lines()))
     set_merge(model, args.merge, args.merge_schedule)
     with stage(f"graph, {args.merge} tokens merged a block"):

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 import vitral as vt
+from vitral.data import split_loader
 from vitral.evaluation.compare import loss_interval
 from vitral.models import set_merge
+from vitral.tasks.classification import ClassMetric
 from vitral.workflows.dataset import open_run_data
-from vitral.workflows.inference import predict_split, split_loader
+from vitral.workflows.inference import measure_split
 from vitral.workflows.run import open_run
 
 RATES = (4, 8, 13)
@@ -76,12 +78,9 @@ def measure_accuracy(path: str, split: str, views: str) -> None:
     print("\n| rate | accuracy | points lost (95 %) |\n|---:|---:|---:|")
     for rate in (0, *RATES):
         set_merge(run.model, rate)
-        scores = predict_split(
-            run.model,
-            loader,
-            device=torch.device("cpu"),
-            spec=spec,
-        )
+        metric, device = ClassMetric(run.labels), torch.device("cpu")
+        measure_split(run.model, loader, metric, device=device, spec=spec)
+        scores = metric.predictions()
         correct = scores.logits.argmax(1) == scores.labels
         before = correct if before is None else before
         lost = loss_interval(before, correct)

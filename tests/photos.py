@@ -8,6 +8,7 @@ from PIL import Image
 from torch import nn
 
 from vitral.data import AugmentConfig
+from vitral.tasks.classification.labels import ClassLabels
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.weights import read
 from vitral.workflows import TrainConfig
@@ -119,6 +120,7 @@ def prepare_objective(
         prepared.model,
         prepared.preprocess,
         classes,
+        labels=ClassLabels(names=classes),
         seed=config.seed + 1,
         fresh=not config.weights,
         cached=config.cache,

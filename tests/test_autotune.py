@@ -15,6 +15,7 @@ from vitral.autotune import Candidate, Point, SweepPlan, choose, frontier
 from vitral.cli import main
 from vitral.errors import ConfigError, DataError
 from vitral.plots.operating_points import OperatingPoint, operating_points
+from vitral.tasks.classification.labels import ClassLabels
 from vitral.workflows.run import open_run
 
 
@@ -265,7 +266,7 @@ def test_the_figure_says_what_it_shows():
 
 
 def test_a_multi_label_run_is_refused(run, monkeypatch):
-    monkeypatch.setattr("vitral.workflows.run.Run.multi_label", True)
+    monkeypatch.setattr(ClassLabels, "multi_label", True)
     with pytest.raises(ConfigError, match="an image has several labels, as in this"):
         autotune.sweep(run, SweepPlan())
 

@@ -1,6 +1,5 @@
 """The temperature of a run: fitted on val, applied to what else is measured."""
 
-import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -13,9 +12,14 @@ import torch
 import vitral as vt
 from vitral.cli import main
 from vitral.errors import DataError
-from vitral.tasks.classification import Classification, calibrate, classify
+from vitral.tasks.classification import (
+    Classification,
+    ClassMetric,
+    calibrate,
+    classify,
+)
 from vitral.workflows.evaluate.evaluate import evaluate
-from vitral.workflows.inference import InferenceSpec, predict_logits
+from vitral.workflows.inference import InferenceSpec, predict_outputs
 from vitral.workflows.run import open_run
 
 
@@ -41,26 +45,30 @@ def test_the_temperature_travels_with_the_model(run, photos, tmp_path):
     assert json.loads(config.read_text())["vitral"]["temperature"] == found
     alone = tmp_path / "alone"
     shutil.copytree(run / "model", alone)
-    assert open_run(alone).temperature == open_run(run).temperature == found
+    assert temperature(alone) == temperature(run) == found
     older = tmp_path / "older"
     shutil.copytree(run, older)
     about = json.loads(config.read_text())
     del about["vitral"]["temperature"]
     (older / "model" / "config.json").write_text(json.dumps(about))
-    assert open_run(older).temperature == found
-    assert open_run(older / "model").temperature == 1.0
+    assert temperature(older) == found
+    assert temperature(older / "model") == 1.0
+
+
+def temperature(path: Path) -> float:
+    return open_run(path).stored.get("temperature", 1.0)
 
 
 def test_answers_are_divided_by_the_temperature(run, photos):
     opened = open_run(run)
     image = next((photos / "test").rglob("*.png"))
     with torch.no_grad():
-        logits = predict_logits(
+        logits = predict_outputs(
             opened.model,
             opened.preprocess(image)[None],
             InferenceSpec(views=opened.extra["eval_views"]),
         )[0].double()
-    wanted = (logits / opened.temperature).softmax(0)
+    wanted = (logits / temperature(run)).softmax(0)
     (answer,) = opened.predict([image])
     assert list(answer.probabilities.values()) == pytest.approx(wanted, rel=1e-5)
     assert answer.confidence != pytest.approx(logits.softmax(0).max().item(), rel=1e-3)
@@ -108,16 +116,14 @@ def test_the_command_says_before_and_after(run_copy, photos, tmp_path, capsys):
 
 
 def test_no_error_on_val_and_no_temperature(run, monkeypatch, tmp_path, capsys):
-    def right(scores):
+    original = ClassMetric.predictions
+
+    def right(metric):
+        scores = original(metric)
         logits = np.eye(scores.logits.shape[1], dtype=np.float32)[scores.labels]
         return replace(scores, logits=logits)
 
-    evaluate = importlib.import_module("vitral.workflows.evaluate.evaluate")
-
-    original = evaluate.predict_split
-    monkeypatch.setattr(
-        evaluate, "predict_split", lambda *a, **k: right(original(*a, **k))
-    )
+    monkeypatch.setattr(ClassMetric, "predictions", right)
     out = ["--out", str(tmp_path), "--device", "cpu"]
     assert main(["eval", str(run), "--split", "val", *out]) == 0
     assert "temperature" not in capsys.readouterr().out

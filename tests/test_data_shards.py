@@ -21,6 +21,7 @@ from vitral.data.dataset import Dataset, UnavailableError
 from vitral.data.shards import dataset as shards
 from vitral.data.shards.webdataset import index_tar
 from vitral.errors import ConfigError, DataError, MissingExtraError
+from vitral.tasks.classification.labels import ClassLabels
 
 PREPROCESS = data.Preprocess(image_size=(6, 8))
 
@@ -87,7 +88,7 @@ def test_every_picture_has_its_label(suffix, tmp_path, cache):
     )
     after = sorted((file.name, file.stat().st_mtime_ns) for file in folder.iterdir())
     assert before == after
-    assert not dataset.multi_label
+    assert not ClassLabels.from_dataset(dataset).multi_label
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".parquet", ".arrow"])
@@ -194,7 +195,7 @@ def test_labels_of_every_kind(tmp_path):
 def test_several_labels_in_a_tar_file(suffix, label, tmp_path):
     pack(tmp_path / "set/a.tar", labelled(range(9), label, suffix))
     dataset = data.open(tmp_path / "set", val=0, test=0)
-    assert dataset.multi_label
+    assert ClassLabels.from_dataset(dataset).multi_label
     assert dataset.classes == ("cat", "dog", "owl")
     assert [example.label for example in dataset.examples[:2]] == [(0, 1), (2,)]
     batch = next(loader_of(dataset).epoch(0))
@@ -213,7 +214,7 @@ def test_several_labels_in_parquet(tmp_path):
         metadata=metadata,
     )
     dataset = data.open(tmp_path / "set", val=0, test=0)
-    assert dataset.multi_label
+    assert ClassLabels.from_dataset(dataset).multi_label
     assert dataset.classes == ("x", "y", "z")
     assert [example.label for example in dataset.examples[:2]] == [(1,), (0, 2)]
 

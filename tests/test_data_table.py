@@ -9,6 +9,7 @@ from PIL import Image
 import vitral.data as data
 from vitral.data.sources.table import read_table
 from vitral.errors import ConfigError, DataError
+from vitral.tasks.classification.labels import ClassLabels
 
 IMAGES = ("a.png", "b.png", "sub/c.png", "d.png")
 
@@ -34,7 +35,7 @@ def test_plain_table_and_a_folder_that_holds_one(root):
     assert dataset.classes == ("class 2", "class 10")
     labels = {example.id: example.label for example in dataset.examples}
     assert labels == {"a.png": (1,), "b.png": (0,), "sub/c.png": (0,)}
-    assert not dataset.multi_label
+    assert not ClassLabels.from_dataset(dataset).multi_label
     assert dataset.read(dataset.examples[2]).size == (8, 5)
     assert dataset.name == root.name
 
@@ -63,7 +64,7 @@ def test_splits_groups_and_a_byte_order_mark(root):
 def test_several_labels(root):
     path = write(root, "path,label\na.png,dog;cat\nb.png,cat\nd.png,eel\n")
     dataset = read_table(path)
-    assert dataset.multi_label
+    assert ClassLabels.from_dataset(dataset).multi_label
     assert dataset.classes == ("cat", "dog", "eel")
     assert [example.label for example in dataset.examples] == [(0, 1), (0,), (2,)]
     opened = data.open(path, val=0, test=0)
@@ -84,7 +85,7 @@ def test_soft_targets_from_csv_and_jsonl_agree(root):
     other = write(root, lines + "\n\n", "other.jsonl")
     for dataset in (read_table(path), read_table(other)):
         assert dataset.classes == ("cat", "dog", "eel")
-        assert not dataset.multi_label
+        assert not ClassLabels.from_dataset(dataset).multi_label
         targets = [example.target for example in dataset.examples]
         assert targets == [(0.25, 0.75, 0.0), None, (0.0, 0.5, 0.5)]
         # A tie goes to the class that comes first.
@@ -102,7 +103,7 @@ def test_jsonl_lists_and_numbers(root):
     dataset = data.open(root, val=0)
     assert path.exists()
     assert dataset.classes == ("7", "x", "y")
-    assert dataset.multi_label
+    assert ClassLabels.from_dataset(dataset).multi_label
     assert [example.label for example in dataset.examples] == [(1, 2), (0,), (0,)]
 
 

@@ -1,5 +1,6 @@
 """N ranks score exactly what one scores: really started by torchrun, on gloo."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +12,16 @@ from helpers import TINY, randomise
 from photos import contents, make_photos, tiny_config
 from torchrun import start_ranks, wait_for
 from vitral.cli import main
-from vitral.data import Preprocess
+from vitral.data import Preprocess, split_loader
 from vitral.errors import ConfigError, DataError
 from vitral.models import ViT, ViTConfig
+from vitral.tasks.classification import TASK, ClassMetric, Predictions
+from vitral.tasks.classification.labels import ClassLabels
 from vitral.training import distributed
 from vitral.workflows.inference import (
     InferenceSpec,
-    Predictions,
-    predict_batches,
-    predict_split,
-    split_loader,
+    measure_batches,
+    measure_split,
 )
 
 SIZES = (7, 2, 100)
@@ -45,9 +46,11 @@ def scored(folder: Path, batch_size: int) -> Predictions:
     model, preprocess, _ = vt.load(folder / "w")
     data = vt.data.open(folder / "photos")
     loader = split_loader(data, "test", preprocess, batch_size=batch_size)
-    return predict_split(
-        model, loader, device=torch.device("cpu"), spec=InferenceSpec(views="flip")
-    )
+    labels = ClassLabels(names=data.classes)
+    metric, average = ClassMetric(labels), partial(TASK.average, labels=labels)
+    spec = InferenceSpec(views="flip", average=average)
+    measure_split(model, loader, metric, device=torch.device("cpu"), spec=spec)
+    return metric.predictions()
 
 
 SCRIPT = """
@@ -113,10 +116,11 @@ def test_one_process_scores_what_score_does(material):
     data = vt.data.open(material / "photos")
     loader = split_loader(data, "test", preprocess, batch_size=7)
     there = torch.device("cpu")
-    one, other = (
-        predict_batches(model, loader.epoch(0), device=there),
-        predict_split(model, loader, device=there),
-    )
+    labels = ClassLabels(names=data.classes)
+    metrics = ClassMetric(labels), ClassMetric(labels)
+    measure_batches(model, loader.epoch(0), metrics[0], device=there)
+    measure_split(model, loader, metrics[1], device=there)
+    one, other = (metric.predictions() for metric in metrics)
     assert one.ids == other.ids
     assert one.logits.tobytes() == other.logits.tobytes()
 

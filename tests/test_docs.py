@@ -19,7 +19,7 @@ from PIL import Image
 from vitral import models, recipes
 from vitral.cli import VERBS, main
 from vitral.data import AugmentConfig
-from vitral.tasks import OBJECTIVES
+from vitral.tasks import objectives
 from vitral.training import LoopConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.train import train
@@ -100,7 +100,9 @@ def commands(text: str) -> list[str]:
 @functools.cache
 def help_of(verb: str) -> str:
     shown = io.StringIO()
-    every = [["--objective", name] for name in OBJECTIVES] if verb == "train" else [[]]
+    every = (
+        [["--objective", name] for name in objectives()] if verb == "train" else [[]]
+    )
     with contextlib.redirect_stdout(shown):
         for words in every:
             assert main([verb, *words, "--help-all"]) == 0

@@ -14,13 +14,13 @@ import torch
 import vitral as vt
 from helpers import TINY, captured_log
 from photos import photo
+from vitral.data import ClassTarget
 from vitral.data.example import Example
 from vitral.errors import ConfigError, DataError, GateError, MissingExtraError
 from vitral.export.int8 import bounded
 from vitral.export.int8 import calibration_data as sample_module
 from vitral.export.int8.bounded import (
     Int8Model,
-    correct_mask,
     find_shortest_prefix,
     quantize_within,
 )
@@ -30,6 +30,7 @@ from vitral.export.int8.calibration_data import (
     draw_quantization_data,
     interleave_classes,
 )
+from vitral.export.int8.decisions import Decisions
 from vitral.export.int8.layers import find_int8_layers, fold_constants, restore_float
 from vitral.export.int8.quantize import quantize
 from vitral.export.int8.sensitivity import LayerGroup, relative_change
@@ -38,6 +39,8 @@ from vitral.export.run_openvino import collect_logits, compile_model
 from vitral.export.to_onnx import to_onnx
 from vitral.export.to_openvino import to_openvino
 from vitral.models import ViT, ViTConfig
+from vitral.tasks.classification import TASK
+from vitral.tasks.classification.labels import ClassLabels
 from vitral.weights.exported import runtimes
 
 PLANTED = "blocks.1.mlp.fc2"
@@ -86,6 +89,15 @@ def batches_of(images: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(images[start : start + 8] for start in range(0, len(images), 8))
 
 
+def target_of(label: np.ndarray) -> ClassTarget:
+    return ClassTarget(torch.eye(7)[label], torch.from_numpy(label))
+
+
+def decisions(names: int = 7, *, several: bool = False) -> Decisions:
+    labels = ClassLabels(names=tuple(map(str, range(names))), multi_label=several)
+    return Decisions(TASK, labels)
+
+
 def sample_for(graph: Any) -> QuantizationData:
     """Labels are the float model's own answers: its accuracy is 1."""
 
@@ -96,8 +108,7 @@ def sample_for(graph: Any) -> QuantizationData:
             split=split,
             ids=tuple(f"{split}/{index}" for index in range(number)),
             batches=batches,
-            targets=np.eye(7)[answer],
-            labels=answer,
+            targets=tuple(target_of(part) for part in batches_of(answer)),
         )
 
     return QuantizationData(
@@ -132,7 +143,7 @@ def planted_int8(planted: Any, planted_sample: QuantizationData) -> Any:
 
 @pytest.fixture(scope="module")
 def found(planted: Any, planted_sample: QuantizationData) -> Int8Model:
-    return quantize_within(planted, planted_sample, max_drop=5.0)
+    return quantize_within(planted, planted_sample, decisions(), max_drop=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +258,7 @@ def test_too_much_lost_is_a_gate_error(
     with pytest.raises(
         GateError, match="points of top-1 on 120 images of val"
     ) as error:
-        quantize_within(planted, planted_sample, max_drop=5.0)
+        quantize_within(planted, planted_sample, decisions(), max_drop=5.0)
     assert error.value.exit_code == 6
     assert "at most 5 are allowed and nothing was written" in str(error.value)
 
@@ -287,19 +298,22 @@ def test_several_labels_are_counted_decision_by_decision():
     images = LabeledBatches(
         split="val",
         ids=("a", "b"),
-        batches=(),
-        targets=np.array([[1, 0, 1], [0, 0, 1]]),
-        labels=np.array([0, 2]),
+        batches=(np.zeros((2, 3, 4, 4), np.float32),),
+        targets=(
+            ClassTarget(
+                torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]), torch.tensor([0, 2])
+            ),
+        ),
     )
     answers = np.array([[2.0, 1.0, -1.0], [-1.0, -2.0, 3.0]], dtype=np.float32)
     right = [True, False, False, True, True, True]
-    assert correct_mask(answers, images, multi_label=True).tolist() == right
-    assert correct_mask(answers, images, multi_label=False).tolist() == [True, True]
+    assert decisions(3, several=True).score(answers, images).tolist() == right
+    assert decisions(3).score(answers, images).tolist() == [True, True]
 
 
 def test_a_bound_that_is_none(plain):
     with pytest.raises(ConfigError, match="0 to 100: got -1"):
-        quantize_within(plain, sample_for(plain), max_drop=-1.0)
+        quantize_within(plain, sample_for(plain), decisions(), max_drop=-1.0)
     with pytest.raises(ConfigError, match="images to measure activations on"):
         quantize(plain, [])
 
@@ -308,7 +322,7 @@ def test_the_table(plain, plain_int8):
     models = {"fp32": plain, "bf16": plain, "int8": plain_int8}
     check = sample_for(plain).check
     table = measure_precisions(
-        models, check, "120 of val", rounds=2, batch_sizes=(1, 5)
+        models, check, "120 of val", decisions=decisions(), rounds=2, batch_sizes=(1, 5)
     )
     exact, half, int8 = table.rows
     assert (exact.precision, half.precision, int8.precision) == tuple(models)
@@ -322,7 +336,9 @@ def test_the_table(plain, plain_int8):
     assert lines[2].startswith("| fp32 |")
     assert "| 100.00 |" in lines[2]
     with pytest.raises(ConfigError, match="fp32, which is not among the models"):
-        measure_precisions({"int8": plain_int8}, check, "120 of val")
+        measure_precisions(
+            {"int8": plain_int8}, check, "120 of val", decisions=decisions()
+        )
 
 
 def test_the_sample_is_of_train_balanced_and_seeded(run):

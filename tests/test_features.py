@@ -517,8 +517,10 @@ def test_material_needs_data_with_a_test_and_one_label(run, untouched):
     dataset = opened(untouched)
     with pytest.raises(ConfigError, match="has the splits train: evaluating weights"):
         extract_splits(run, replace(dataset, examples=dataset.select("train")))
+    first, *others = dataset.examples
+    several = (replace(first, label=(0, 1)), *others)
     with pytest.raises(DataError, match="have several labels each"):
-        extract_splits(run, replace(dataset, multi_label=True))
+        extract_splits(run, replace(dataset, examples=several))
 
 
 def test_readers_of_tests_can_be_pickled():

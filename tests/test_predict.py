@@ -599,7 +599,7 @@ def test_memory_stays_flat(model, tmp_path, monkeypatch):
     Image.fromarray(np.zeros((3, 5, 3), np.uint8)).save(folder / "0.png")
     for number in range(1, 20_000):
         os.link(folder / "0.png", folder / f"{number}.png")
-    monkeypatch.setattr("vitral.workflows.run.predict_logits", fast)
+    monkeypatch.setattr("vitral.workflows.run.predict_outputs", fast)
     resident = []
 
     def note(told, number: int, waited: float) -> None:

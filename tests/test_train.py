@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,25 @@ from helpers import captured_log
 from photos import CLASSES, contents, make_photos, photo, prepare_model, tiny_config
 from run_folders import records, untimed, without_report
 from vitral import config_io
-from vitral.data import AugmentConfig, Batch, ClassTarget, MixConfig
+from vitral.data import AugmentConfig, Batch, ClassTarget, MixConfig, split_loader
 from vitral.errors import ConfigError, DivergedError, MissingExtraError
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig
-from vitral.tasks.classification import Supervised, SupervisedConfig
+from vitral.tasks.classification import (
+    TASK,
+    ClassMetric,
+    Predictions,
+    Supervised,
+    SupervisedConfig,
+)
+from vitral.tasks.classification.labels import ClassLabels
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.inference import (
     InferenceSpec,
-    predict_batches,
-    predict_logits,
-    split_loader,
+    measure_batches,
+    predict_outputs,
 )
 from vitral.workflows.train.frozen_cache import (
     TrainableHead,
@@ -110,7 +117,8 @@ def test_every_file_of_the_contract_is_there(run):
 
 
 def test_config_json_is_the_config(run, photos):
-    assert run.config == tiny_config(photos, eval_views="flip")
+    asked = tiny_config(photos, eval_views="flip")
+    assert run.config == replace(asked, task="classification")
     values = json.loads((run.path / "config.json").read_text())
     assert values["image_size"] == [32, 48]
     assert values["loop"]["ema"] == 0.9
@@ -196,7 +204,7 @@ def test_run_predict_agrees_with_the_table_but_for_the_temperature(run, photos):
     for row, answer in zip(rows, answers, strict=True):
         assert answer.label == row["predicted"]
         shares = np.array([float(row[f"p:{name}"]) for name in CLASSES])
-        wanted = shares ** (1 / run.temperature)
+        wanted = shares ** (1 / run.stored["temperature"])
         wanted /= wanted.sum()
         assert [*answer.probabilities.values()] == pytest.approx(wanted, rel=1e-4)
         assert answer.confidence == max(answer.probabilities.values())
@@ -247,8 +255,9 @@ def test_views_are_averaged_as_probabilities(run, views, size, number):
         (False, outputs.softmax(-1).mean(0)),
         (True, outputs.sigmoid().mean(0)),
     ):
-        spec = InferenceSpec(views=views, multi_label=multi_label)
-        logits = predict_logits(run.model, image, spec)
+        labels = ClassLabels(names=run.classes, multi_label=multi_label)
+        spec = InferenceSpec(views=views, average=partial(TASK.average, labels=labels))
+        logits = predict_outputs(run.model, image, spec)
         found = logits.sigmoid() if multi_label else logits.softmax(-1)
         torch.testing.assert_close(found, share)
 
@@ -355,7 +364,7 @@ def test_several_labels_with_the_sigmoid_loss(report, tmp_path):
     data = table(tmp_path / "data", rows)
     config = tiny_config(data, epochs=3.0, objective=SupervisedConfig(loss="sigmoid"))
     run = vt.train(config, tmp_path / "run")
-    assert run.multi_label
+    assert run.labels.multi_label
     assert run.metrics["val"]["kind"] != "classification"
     assert 0 <= run.metrics["val"]["mean_average_precision"] <= 1
     answer = run.predict([data / "1.png"])[0]
@@ -666,17 +675,20 @@ def test_a_resumed_cached_run_computes_nothing_again(cached_run, tmp_path, monke
     assert untimed(run.path) == untimed(cached_run.path)
 
 
+def measured(model, loader, spec: InferenceSpec) -> Predictions:
+    metric = ClassMetric(ClassLabels(names=("a", "b", "c")))
+    measure_batches(model, loader.epoch(0), metric, device=CPU, spec=spec)
+    return metric.predictions()
+
+
 def test_a_cache_in_bfloat16_is_near(few_photos):
     config = tiny_config(few_photos, **FROZEN, cache=True)
     prepared, dataset = prepare_model(config, ("a", "b", "c")), open_data(config)
     loader = split_loader(dataset, "val", prepared.preprocess, batch_size=4)
     assert prepared.model.config.grid == Grid(2, 3)
-    exact = predict_batches(prepared.model, loader.epoch(0), device=CPU)
-    near = predict_batches(
-        prepared.model,
-        loader.epoch(0),
-        device=CPU,
-        spec=InferenceSpec(precision="bf16"),
+    near, exact = (
+        measured(prepared.model, loader, InferenceSpec(precision=precision))
+        for precision in ("bf16", "fp32")
     )
     np.testing.assert_allclose(near.logits, exact.logits, atol=0.05)
 

@@ -18,14 +18,21 @@ from clip_files import MOTIONS, make_clips, moving_square, write_sound
 from helpers import captured_log
 from photos import contents, make_photos, prepare_model, tiny_config
 from vitral.cli import main
-from vitral.data import AugmentConfig, Preprocess, Sampling, clip_views, open_clip
+from vitral.data import (
+    AugmentConfig,
+    Preprocess,
+    Sampling,
+    clip_views,
+    open_clip,
+    split_loader,
+)
 from vitral.data.loading.clip_transforms import AugmentClip
 from vitral.errors import ConfigError, DataError, ImageError
 from vitral.models import ViT, ViTConfig, create, get_config
 from vitral.workflows import TrainConfig, open_run
 from vitral.workflows.dataset import open_data
 from vitral.workflows.features.extract import features
-from vitral.workflows.inference import split_loader, tta_views
+from vitral.workflows.inference import tta_views
 from vitral.workflows.train.frozen_cache import cache_frozen_outputs, frozen_output
 from vitral.workflows.train.loaders import train_loader
 

@@ -28,12 +28,12 @@ from vitral.models import ViT, ViTConfig
 from vitral.tasks.classification import DistillConfig, SupervisedConfig
 from vitral.tasks.representation import MAEConfig, MaskedPatch, MaskedPatchConfig
 from vitral.tasks.representation.masked_patch import color_class, expand_colors
+from vitral.tasks.representation.monitor import FeatureMonitor
 from vitral.training.log import TIMING_FIELDS
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.train.build import build_optimizer
 from vitral.workflows.train.build_objective import Teacher
-from vitral.workflows.train.knn_monitor import Monitor
 
 pytestmark = pytest.mark.usefixtures("no_report")
 
@@ -412,23 +412,19 @@ def test_the_monitor_asks_neighbours_of_train(photos):
     dataset = open_data(config)
     prepared = prepare_model(config, dataset.classes)
     objective = prepare_objective(config, prepared, dataset.classes)
-    monitor = Monitor(
+    monitor = FeatureMonitor(
         dataset=dataset,
         preprocess=prepared.preprocess,
         batch_size=7,
         device=torch.device("cpu"),
         bf16=False,
     )
-    found = monitor.evaluate(objective, prepared.model, "val")
+    found = monitor.measure(objective, prepared.model, "val")
     assert found.n == 24
     assert found.knn is not None
     x, y = vt.features(prepared.model, prepared.preprocess, dataset, split="train")
     asked = vt.features(prepared.model, prepared.preprocess, dataset, split="val")
     wanted = vt.knn(x, y, asked.x, asked.y, k=20)
     assert found.knn.predicted == wanted.predicted
-    again = monitor.evaluate(objective, prepared.model, "val")
+    again = monitor.measure(objective, prepared.model, "val")
     assert again.loss == found.loss  # the same patches are hidden
-    empty = replace(
-        dataset, examples=tuple(e for e in dataset.examples if e.split != "val")
-    )
-    assert replace(monitor, dataset=empty).make_evaluate(objective) is None

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data import Dataset
+from vitral.data import Dataset, split_loader
 from vitral.errors import ConfigError
 from vitral.weights import is_exported
 from vitral.workflows.dataset import open_run_data
-from vitral.workflows.inference import split_loader
 from vitral.workflows.run import Run
 
 CALIBRATION_IMAGES = 64
@@ -19,7 +19,7 @@ CALIBRATION_IMAGES = 64
 
 
 def open_images(run: Run, split: str) -> Dataset:
-    """Open the data set of a run whose model predicts one class per image.
+    """Open the data set of a run whose task can be scored image by image.
 
     Raises:
         ConfigError: the run has another kind of model, or no such split.
@@ -34,12 +34,7 @@ def open_images(run: Run, split: str) -> Dataset:
     run.preprocess.require_images(
         "tune-speed times and scores images: the model of this run takes clips."
     )
-    if run.multi_label:
-        raise ConfigError(
-            "tune-speed counts how often the most probable class is right, which says "
-            "little where an image has several labels, as in this run. `vitral eval "
-            "RUN --merge R` and the report of `vitral export` measure such a model."
-        )
+    run.task.require("tune-speed", run.labels, str(run.path))
     dataset = open_run_data(run)
     splits = list(dataset.counts())
     if split not in splits:
@@ -58,13 +53,13 @@ class SweepImages:
         self, run: Run, dataset: Dataset, *, split: str, images: int, seed: int
     ) -> None:
         """Draw at most `images` of the split."""
-        self._run, self._dataset, self._split = run, dataset, split
+        self.run, self._dataset, self._split = run, dataset, split
         self._images, self._seed = images, seed
         self._size: tuple[int, int] | None = None
-        self._cached: tuple[list[Tensor], np.ndarray] = ([], np.zeros(0))
+        self._cached: tuple[list[Tensor], list[Any]] = ([], [])
 
-    def load_scored(self, size: tuple[int, int]) -> tuple[list[Tensor], np.ndarray]:
-        """Return batches of images, and their labels."""
+    def load_scored(self, size: tuple[int, int]) -> tuple[list[Tensor], list[Any]]:
+        """Return batches of images, and the target of each."""
         if size != self._size:
             self._size = None
             self._cached = self._read(self._split, self._images, size)
@@ -83,19 +78,19 @@ class SweepImages:
 
     def _read(
         self, split: str, count: int, size: tuple[int, int]
-    ) -> tuple[list[Tensor], np.ndarray]:
+    ) -> tuple[list[Tensor], list[Any]]:
         examples = list(self._dataset.select(split))
         order = np.random.default_rng(self._seed).permutation(len(examples))
         chosen = tuple(examples[index] for index in sorted(order[:count]))
         loader = split_loader(
             replace(self._dataset, examples=chosen),
             "",
-            replace(self._run.preprocess, image_size=size),
+            replace(self.run.preprocess, image_size=size),
             batch_size=16,
         )
         batches = list(loader.epoch(0))
-        labels = np.concatenate([batch.target.label.numpy() for batch in batches])
-        return [batch.image for batch in batches], labels
+        targets = [batch.target for batch in batches]
+        return [batch.image for batch in batches], targets
 
 
 def _take_images(batches: list[Tensor], count: int) -> Iterator[Tensor]:

@@ -21,8 +21,8 @@ from vitral.autotune.measurement import Point
 from vitral.autotune.plan import SweepPlan, make_candidates
 from vitral.errors import DataError, VitralError
 from vitral.evaluation.compare import loss_interval
-from vitral.evaluation.intervals import wilson
-from vitral.workflows.inference import InferenceSpec, Views, predict_logits
+from vitral.evaluation.intervals import mean_interval
+from vitral.workflows.inference import InferenceSpec, Views, predict_outputs
 from vitral.workflows.run import Run, open_run
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,7 @@ class _Measurer:
         self._first = first
         self._baseline = self._make_module(first)
         self._baseline_images = images.batch(first.image_size, first.batch)
-        self._baseline_correct = _correct_mask(
+        self._baseline_correct = _score_images(
             self._baseline, images, first, float("inf")
         )
         self._failed: dict[object, str] = {}
@@ -170,7 +170,7 @@ class _Measurer:
             gc.collect()
             try:
                 self._ask = self._make_module(candidate)
-                self._correct = _correct_mask(self._ask, self._images, candidate, end)
+                self._correct = _score_images(self._ask, self._images, candidate, end)
             except _BudgetExceededError:
                 self._ask = None
                 raise _BudgetExceededError(
@@ -201,23 +201,23 @@ class _InferenceModule(nn.Module):
         self.model, self.spec = model, spec
 
     def forward(self, image: Tensor) -> Tensor:
-        return predict_logits(self.model, image, self.spec)
+        return predict_outputs(self.model, image, self.spec)
 
 
-def _correct_mask(
+def _score_images(
     model: nn.Module, images: SweepImages, candidate: Candidate, end: float
 ) -> np.ndarray:
-    """Return which images of the split are predicted correctly, [images]."""
-    batches, labels = images.load_scored(candidate.image_size)
-    predictions = []
-    for batch in batches:
+    """Return how good the answer for each image of the split is, [images]."""
+    batches, targets = images.load_scored(candidate.image_size)
+    run, scores = images.run, []
+    for batch, target in zip(batches, targets, strict=True):
         if time.monotonic() > end:
             raise _BudgetExceededError
         logits = model(batch)
         if not torch.isfinite(logits).all():
             raise DataError("its logits are not finite numbers")
-        predictions.append(logits.argmax(1).numpy())
-    return np.concatenate(predictions) == labels
+        scores.append(run.task.score(logits.numpy(), target, run.labels))
+    return np.concatenate(scores)
 
 
 def _reason(error: Exception) -> str:
@@ -247,7 +247,7 @@ def _point(
         first_ms=float(np.median(1000 * times[:, 0])),
         speedup=float(np.median(times[:, 0] / times[:, 1])),
         accuracy=float(right.mean()),
-        interval=wilson(int(right.sum()), len(right)),
+        interval=mean_interval(right),
         drop=100 * float(before.mean() - right.mean()),
         drop_interval=loss_interval(before, right),
         images=len(right),

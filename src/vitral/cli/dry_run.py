@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from vitral.tasks.classification import DistillConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost import RunCost, estimate, measure_flops
 
@@ -63,7 +62,7 @@ def describe_cost(cost: RunCost, config: TrainConfig) -> Iterator[str]:
         f"{float(work.macs) * work.images:.3e} forward; {work.flops:.3e} "
         "floating-point operations with the backward pass"
     )
-    if isinstance(config.objective, DistillConfig) and not config.objective.teacher:
+    if config.objective.NEEDS_TEACHER and not config.objective.teacher_path():
         yield "note: no teacher is counted, since none is named: add `--teacher RUN`"
     yield (
         f"memory: {format_bytes(memory.total)} on each device: weights "

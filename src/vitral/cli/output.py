@@ -7,26 +7,16 @@ if TYPE_CHECKING:
     from vitral.workflows import Run
 
 
-def headline(split: str, metrics: dict[str, object], noun: str = "images") -> str:
-    """Format one split's result as a sentence, with its interval."""
-    if metrics.get("kind") == "classification":
-        low, high = _bounds(metrics["top1_interval"])
-        return (
-            f"{split}: {_percent(metrics['top1'])} of {metrics['n']} {noun} right "
-            f"(95 % interval {_percent(low)} to {_percent(high)}; always answering "
-            f"{metrics['majority_class']} {_percent(metrics['majority'])})"
-        )
-    return (
-        f"{split}: mean average precision {_percent(metrics['mean_average_precision'])}"
-        f" on {metrics['n']} {noun}"
-    )
-
-
 def summary_lines(run: "Run") -> list[str]:
     """Return the last lines of `train` and `demo`."""
     noun = input_noun(run)
-    if run.classes:
-        lines = [headline(split, row, noun) for split, row in run.metrics.items()]
+    if run.task.has_answers:
+        results = {split: run.result(split) for split in run.metrics}
+        lines = [
+            f"{split}: {result.sentence(noun)}"
+            for split, result in results.items()
+            if result is not None
+        ]
         if "test" not in run.metrics and "val" in run.metrics:
             lines.append("val chose the best step, so its number is a little too good")
         command = f"vitral predict {run.path} {noun.upper()}..."

@@ -12,10 +12,11 @@ from vitral.cli.config_flags import add_config_flags, parse_value, replace_field
 from vitral.cli.parser import Parser
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, VitralError
-from vitral.tasks import OBJECTIVES
+from vitral.tasks import ObjectiveConfig, get_objective, get_task, objectives, tasks
 from vitral.workflows import TrainConfig
+from vitral.workflows.resolve_task import resolve_task, with_objective
 
-SKIPPED_FIELDS = ("data", "recipe", "model", "weights", "preprocess_changes")
+SKIPPED_FIELDS = ("data", "recipe", "model", "weights", "preprocess_changes", "task")
 """Fields that `vitral train` sets by flags of its own."""
 PLACEHOLDERS = ("DATA", "digits")
 """Data of `--help-all` where none is named: recipes look at theirs."""
@@ -40,7 +41,8 @@ def resolve_config(
         rest: the flags of the config's fields, not parsed.
     """
     resolved = _resolve_recipe(data, args)
-    config = apply_flags(resolved.config, rest)
+    config = _with_task_of_flags(resolved.config, args, rest)
+    config = apply_flags(resolve_task(config), rest)
     return dataclasses.replace(resolved, config=config)
 
 
@@ -54,7 +56,7 @@ def apply_flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
 def config_flags() -> dict[str, argparse.Action]:
     """Return the flags of the config's fields, with those of every objective."""
     flags: dict[str, argparse.Action] = {}
-    for objective in OBJECTIVES.values():
+    for objective in objectives().values():
         parser = Parser("train", "")
         config = TrainConfig(data="DATA", model="MODEL", objective=objective())
         add_config_flags(parser, config, SKIPPED_FIELDS)
@@ -154,8 +156,36 @@ def _with_objective(config: TrainConfig, name: str) -> TrainConfig:
     """Return `config` for another objective, whose evaluation may give no accuracy."""
     if name in ("", config.objective.NAME):
         return config
-    objective = OBJECTIVES[name]
-    loop = config.loop
-    if not objective.LABELS and loop.monitor == "accuracy":
-        loop = dataclasses.replace(loop, monitor="loss")
-    return dataclasses.replace(config, objective=objective(), loop=loop)
+    return with_objective(config, get_objective(name))
+
+
+def _with_task_of_flags(
+    config: TrainConfig, args: argparse.Namespace, rest: list[str]
+) -> TrainConfig:
+    """Return `config` with the task that is asked for.
+
+    `--task` and `--objective` ask for one by name. Any other flag asks for a task if
+    the default objective of that task alone has it, as `--target` is regression's.
+    """
+    if args.task:
+        return dataclasses.replace(config, task=get_task(args.task).name)
+    if args.objective:
+        return dataclasses.replace(config, task=config.objective.TASK)
+    words = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    words = {word.removeprefix("--").replace("-", "_") for word in words}
+    asked = words - _field_names(config) - _field_names(config.objective)
+    for task in tasks().values():
+        if asked & _field_names(task.objectives[0]):
+            return dataclasses.replace(config, task=task.name)
+    return config
+
+
+def _field_names(config: Any) -> set[str]:
+    """Return the names of fields, and of the fields of nested configs."""
+    names = set()
+    for field in dataclasses.fields(config):
+        names.add(field.name)
+        nested = getattr(config, field.name, None)
+        if dataclasses.is_dataclass(nested) and not isinstance(nested, ObjectiveConfig):
+            names |= _field_names(nested)
+    return names

@@ -16,9 +16,10 @@ from vitral.data.loading import (
     TransformSchedule,
     clip_views,
     evaluation_transform,
+    split_loader,
     training_transform,
 )
-from vitral.data.open import NAMES
+from vitral.data.open import NAMES, SourceFacts, describe_source
 from vitral.data.open import open_dataset as open  # noqa: A004 # read as data.open
 from vitral.data.preprocess import InputKind, Preprocess, input_kind
 from vitral.data.sources import read_unlabelled
@@ -52,6 +53,7 @@ __all__ = [
     "SampleRef",
     "Sampling",
     "Size",
+    "SourceFacts",
     "Targets",
     "Transform",
     "TransformSchedule",
@@ -59,6 +61,7 @@ __all__ = [
     "check",
     "clip_views",
     "decode",
+    "describe_source",
     "evaluation_transform",
     "expand",
     "groups",
@@ -66,5 +69,6 @@ __all__ = [
     "open",
     "open_clip",
     "read_unlabelled",
+    "split_loader",
     "training_transform",
 ]

@@ -91,7 +91,6 @@ class Dataset:
     targets: Targets = field(default_factory=ClassTargets)
     """Makes the targets of a batch."""
     kind: Literal["images", "clips"] = "images"
-    multi_label: bool = False
     ignored: tuple[IgnoredFile, ...] = ()
     bad: tuple[BadFile, ...] = ()
     notes: tuple[str, ...] = ()
@@ -150,12 +149,16 @@ class Dataset:
     def counts(self) -> dict[str, dict[str, int]]:
         """Count examples per split and class, zeros included; omit empty splits.
 
-        An example with several labels counts once for each.
+        An example with several labels counts once for each. Without classes the only
+        key is the kind of the examples.
         """
         counts: dict[str, dict[str, int]] = {}
         for split in (*SPLITS, ""):
             chosen = self.select(split)
             if chosen:
+                if not self.classes:
+                    counts[split] = {self.kind: len(chosen)}
+                    continue
                 per_class = dict.fromkeys(self.classes, 0)
                 for example in chosen:
                     for label in example.label:

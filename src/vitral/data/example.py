@@ -25,6 +25,8 @@ class Example:
     location: tuple[int, ...] = ()
     """Position in the shards: index of the shard, then offset and size, or row group
     and row. Not part of the example's identity."""
+    columns: tuple[Any, ...] = ()
+    """Values of the columns that `open` was asked for, as the table has them."""
 
     def with_split(self, split: str) -> "Example":
         """Return the example in another split."""
@@ -37,6 +39,7 @@ class Example:
             group=self.group,
             span=self.span,
             location=self.location,
+            columns=self.columns,
         )
 
     @property

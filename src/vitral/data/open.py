@@ -1,5 +1,6 @@
 """Open a data set of any source: a folder, a table, shards or a name."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -8,15 +9,18 @@ from vitral.data.benchmarks import groups, vtab
 from vitral.data.dataset import Dataset
 from vitral.data.shards import find_shards, read_shards, remote
 from vitral.data.sources import (
+    NUMBER_COLUMNS,
     PREFIX,
     default_root,
     has_classes,
     read_folder,
     read_hub,
     read_named,
+    read_numbers,
     read_pseudo,
     read_table,
     read_unlabelled,
+    table_columns,
     torchvision_datasets,
 )
 from vitral.errors import ConfigError, DataError
@@ -25,6 +29,44 @@ from vitral.validation import nearest_names
 TABLE_FILES = ("labels.csv", "labels.jsonl")
 NAMES = (*torchvision_datasets.NAMES, *vtab.NAMES)
 """Names of all named data sets; names with a slash are tasks of a benchmark."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFacts:
+    """Facts about a source that cost no listing of its examples."""
+
+    data: str
+    kind: Literal["folder", "table", "shards", "name", "images"]
+    """"images": a folder without class folders."""
+    columns: tuple[str, ...] = ()
+    """Columns of the table, or columns of numbers of a named set; empty without."""
+
+
+def describe_source(data: str | Path) -> SourceFacts:
+    """Return what can be said about a source without listing it."""
+    path, name = Path(data), str(data)
+    table = _find_table(path)
+    if table is not None:
+        return SourceFacts(data=name, kind="table", columns=table_columns(table))
+    if find_shards(data) is not None:
+        return SourceFacts(data=name, kind="shards")
+    if path.is_dir():
+        kind: Literal["folder", "images"] = "folder" if has_classes(path) else "images"
+        return SourceFacts(data=name, kind=kind)
+    columns = ("label", *NUMBER_COLUMNS[name]) if name in NUMBER_COLUMNS else ()
+    return SourceFacts(data=name, kind="name", columns=columns)
+
+
+def _find_table(path: Path) -> Path | None:
+    """Return the table that `path` is or holds; None if there is none."""
+    if path.is_dir():
+        tables = [path / name for name in TABLE_FILES if (path / name).is_file()]
+        if len(tables) > 1:
+            raise DataError(
+                f"{path} holds both {' and '.join(TABLE_FILES)}. Remove one."
+            )
+        return tables[0] if tables else None
+    return path if path.is_file() and path.suffix in (".csv", ".jsonl") else None
 
 
 def open_dataset(
@@ -37,6 +79,7 @@ def open_dataset(
     root: Path | None = None,
     kind: Literal["auto", "images", "clips"] = "auto",
     labels: Literal["needed", "optional"] = "needed",
+    columns: tuple[str, ...] = (),
 ) -> Dataset:
     """List the examples of a data set and give each a split.
 
@@ -59,6 +102,8 @@ def open_dataset(
             of frames.
         labels: "optional" also takes a folder without class folders, or shards without
             labels; their images have the one class "images".
+        columns: columns of a table that each example keeps, in this order; a column
+            `label` is then not needed. (): the labels.
 
     Raises:
         DataError: the data set is unusable; the message says why.
@@ -70,7 +115,12 @@ def open_dataset(
         dataset = read_unlabelled(Path(data), group_by)
     else:
         dataset = _list_examples(
-            data, group_by, root, listed, unlabelled=labels == "optional"
+            data,
+            group_by,
+            root,
+            listed,
+            unlabelled=labels == "optional",
+            columns=columns,
         )
     if dataset.name in vtab.NAMES:
         val = test = 0.0
@@ -86,17 +136,18 @@ def _list_examples(
     kind: Literal["auto", "clips"],
     *,
     unlabelled: bool,
+    columns: tuple[str, ...] = (),
 ) -> Dataset:
     """List the examples before `split.assign`."""
     path = Path(data)
-    if path.is_dir():
-        tables = [path / name for name in TABLE_FILES if (path / name).is_file()]
-        if len(tables) > 1:
-            raise DataError(
-                f"{path} holds both {' and '.join(TABLE_FILES)}. Remove one."
-            )
-        if tables:
-            return read_table(tables[0], group_by, kind)
+    table = _find_table(path)
+    if table is not None:
+        return read_table(table, group_by, kind, columns, unlabelled)
+    if columns and str(data) not in NUMBER_COLUMNS:
+        raise DataError(
+            f"{data} has no table, and the columns {', '.join(columns)} are asked "
+            "for: write them into a labels.csv with the column path in the folder."
+        )
     shards = find_shards(data)
     if shards is not None:
         _refuse_clips(shards.display_name, kind)
@@ -112,12 +163,10 @@ def _list_examples(
                     source, group_by, root, kind, unlabelled=unlabelled
                 ),
             )
-        if path.suffix not in (".csv", ".jsonl"):
-            raise ConfigError(
-                "data must be a folder, a .csv or .jsonl table, a .tar, .parquet or "
-                f".arrow shard, or a name: got the file {path}."
-            )
-        return read_table(path, group_by, kind)
+        raise ConfigError(
+            "data must be a folder, a .csv or .jsonl table, a .tar, .parquet or "
+            f".arrow shard, or a name: got the file {path}."
+        )
     name = str(data)
     if name in NAMES or name.startswith((PREFIX, remote.PREFIX)):
         if group_by:
@@ -130,6 +179,8 @@ def _list_examples(
             return remote.read_streamed(name, root or default_root(), unlabelled)
         if name.startswith(PREFIX):
             return read_hub(name, root)
+        if name in NUMBER_COLUMNS:
+            return read_numbers(name, columns)
         read = vtab.read_task if name in vtab.NAMES else read_named
         return read(name, root)
     if name in groups():

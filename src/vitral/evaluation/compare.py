@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Shaped
 
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation.intervals import Interval, percentile_interval, wilson
+from vitral.evaluation.intervals import (
+    Interval,
+    mean_interval,
+    percentile_interval,
+    wilson,
+)
 from vitral.evaluation.stored import StoredResult
 
 ALPHA = 0.05
@@ -183,13 +188,17 @@ def paired_bootstrap(
 
 
 def loss_interval(
-    before: Bool[np.ndarray, " decisions"], after: Bool[np.ndarray, " decisions"]
+    before: Shaped[np.ndarray, " decisions"], after: Shaped[np.ndarray, " decisions"]
 ) -> Interval:
-    """Return the 95 % interval of the points of accuracy lost, by `paired_bootstrap`.
+    """Return the 95 % interval of the points of a mean score lost, by a bootstrap.
 
     Args:
-        before: which decisions are right; `after` likewise, in the same order.
+        before: which decisions are right, or a score of each; `after` likewise, in the
+            same order.
     """
+    if before.dtype != bool:
+        low, high = mean_interval(before - after)
+        return Interval(100 * low, 100 * high)
     only_before, only_after = _disagreements(before, after)
     low, high = paired_bootstrap(only_after, only_before, len(before))
     return Interval(100 * low, 100 * high)

@@ -11,7 +11,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from vitral.errors import ConfigError
 
@@ -83,6 +83,17 @@ def bootstrap(
         [metric(generator.integers(0, n, size=n)) for _ in range(resamples)]
     )
     return percentile_interval(values, confidence)
+
+
+def mean_interval(scores: Shaped[np.ndarray, " examples"]) -> Interval:
+    """Return the 95 % interval of a mean: Wilson's for shares, else a bootstrap.
+
+    Args:
+        scores: bool, or numbers.
+    """
+    if scores.dtype == bool:
+        return wilson(int(scores.sum()), len(scores))
+    return bootstrap(lambda rows: float(scores[rows].mean()), len(scores))
 
 
 def percentile_interval(

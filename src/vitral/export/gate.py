@@ -4,21 +4,22 @@ In float32 the logits must agree to 1e-4, relative to the largest logit if above
 Lower precisions have a bound on accuracy instead.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data import Dataset, Preprocess
+from vitral.data import Dataset, Preprocess, split_loader
 from vitral.data.images import as_rgb
-from vitral.errors import GateError
+from vitral.errors import DataError, GateError
 from vitral.export.model import ExportSubject
 from vitral.models import VisionModel
 from vitral.weights import ExportedFile, ExportedModel
-from vitral.workflows.inference import InferenceSpec, predict_logits, split_loader
+from vitral.workflows.inference import InferenceSpec, predict_outputs
 
 TOLERANCE = 1e-4
 """Largest difference of a logit, relative to the largest logit if above 1."""
@@ -55,10 +56,10 @@ class GateReport:
     agreement: float
     """Fraction of the images with the same prediction."""
     accuracy_before: float | None
-    """Of the model on these images, 0..1; None if their classes differ. For multi-label
-    models, the fraction of correct decisions."""
+    """Mean score of the model's decisions on these images, 1 at best; None if it does
+    not know their labels."""
     accuracy: float | None
-    """Accuracy of the exported file."""
+    """The same of the exported file."""
     sizes: tuple[tuple[int, int, float], ...] = ()
     """Height, width and difference of other sizes compared; empty for a fixed size."""
     pixels_difference: float | None = None
@@ -104,13 +105,14 @@ class GateReport:
 
 
 @dataclass(frozen=True, slots=True)
-class LogitComparison:
-    """Logits of model and file on the same images, [images, classes], with targets."""
+class OutputComparison:
+    """Outputs of model and file on the same images, [images, ...]."""
 
     before: np.ndarray
     after: np.ndarray
-    targets: np.ndarray
-    """One-hot, soft or multi-hot, [images, the data's classes]."""
+    score_before: float | None
+    """Mean score of the model's decisions; None if it does not know the labels."""
+    score_after: float | None
 
 
 def gate(
@@ -126,17 +128,10 @@ def gate(
 
     A file in bfloat16 or int8 may lose `max_drop` points of accuracy.
     """
-    multi_label = InferenceSpec.from_extra(subject.extra).multi_label
-    comparison = _compare_logits(subject, artefact.model, dataset)
+    comparison = _compare_outputs(subject, artefact.model, dataset)
     scale = float(np.abs(comparison.before).max())
     exact = artefact.metadata.precision == "fp32"
     tolerance = TOLERANCE * max(1.0, scale) if exact else float("inf")
-    before, after = (
-        _accuracy(
-            logits, comparison.targets, _class_indices(subject, dataset), multi_label
-        )
-        for logits in (comparison.before, comparison.after)
-    )
     pixels, allowed = None, None
     if artefact.metadata.with_preprocess:
         pixels = _measure_pixels(subject, artefact.model, dataset)
@@ -155,14 +150,14 @@ def gate(
         difference=_difference(comparison.before, comparison.after),
         scale=scale,
         tolerance=tolerance,
-        agreement=_agreement(comparison, multi_label),
-        accuracy_before=before,
-        accuracy=after,
+        agreement=_agreement(subject, comparison),
+        accuracy_before=comparison.score_before,
+        accuracy=comparison.score_after,
         sizes=sizes,
         pixels_difference=pixels,
         pixels_tolerance=allowed,
     )
-    for reason in _refusal_reasons(report, comparison, max_drop):
+    for reason in _refusal_reasons(subject, report, comparison, max_drop):
         raise GateError(
             f"{path} was not written: {reason}. The file would not be the model that "
             "was measured; report this with the model's settings, or export to the "
@@ -172,7 +167,10 @@ def gate(
 
 
 def _refusal_reasons(
-    report: GateReport, comparison: LogitComparison, max_drop: float
+    subject: ExportSubject,
+    report: GateReport,
+    comparison: OutputComparison,
+    max_drop: float,
 ) -> Iterator[str]:
     if not np.isfinite(comparison.after).all():
         yield "it answers with numbers that are not finite"
@@ -192,76 +190,67 @@ def _refusal_reasons(
                 f"its logits{where} differ by {difference:.2e}, and {allowed:.2e} is "
                 "allowed"
             )
-    margin = np.sort(comparison.before, axis=1)
-    if np.isfinite(report.tolerance) and margin.shape[1] > 1:
-        clear = margin[:, -1] - margin[:, -2] > 2 * report.tolerance
-        changed = comparison.before.argmax(1) != comparison.after.argmax(1)
-        if (clear & changed).any():
-            yield f"it answers {int((clear & changed).sum())} images otherwise"
+    if np.isfinite(report.tolerance):
+        changed = subject.task.count_changed(
+            comparison.before, comparison.after, report.tolerance
+        )
+        if changed:
+            yield f"it answers {changed} images otherwise"
     if report.accuracy is not None and report.accuracy_before is not None:
         drop = 100 * (report.accuracy_before - report.accuracy)
         if drop > max_drop:
             yield (
-                f"it loses {drop:.2f} points of accuracy, and {max_drop:g} are allowed"
+                f"it loses {drop:.2f} points of {subject.task.score_name}, and "
+                f"{max_drop:g} are allowed"
             )
 
 
-def _compare_logits(
+def _compare_outputs(
     subject: ExportSubject, exported: ExportedModel, dataset: Dataset
-) -> LogitComparison:
+) -> OutputComparison:
     preprocess = subject.preprocess.with_single_view()
     size = preprocess.batch_size(8)
-    loader = split_loader(dataset, "", preprocess, batch_size=size)
-    parts: list[LogitComparison] = []
+    aligned = _align(subject, dataset)
+    loader = split_loader(aligned or dataset, "", preprocess, batch_size=size)
+    outputs: list[tuple[np.ndarray, np.ndarray]] = []
+    scores: list[tuple[np.ndarray, np.ndarray]] = []
     for batch in loader.epoch(0):
-        before, after = (_logits(m, batch.image) for m in (subject.model, exported))
-        parts.append(LogitComparison(before, after, batch.target.shares.numpy()))
-    if not parts:
+        both = [_outputs(m, batch.image) for m in (subject.model, exported)]
+        outputs.append((both[0], both[1]))
+        if aligned is not None:
+            score = partial(
+                subject.task.score, target=batch.target, labels=subject.labels
+            )
+            scores.append((score(both[0]), score(both[1])))
+    if not outputs:
         raise GateError(
             f"None of the images in {dataset.root} can be read, so that nothing can be "
             "compared: give others with `--data DATA`."
         )
-    return LogitComparison(
-        np.concatenate([part.before for part in parts]),
-        np.concatenate([part.after for part in parts]),
-        np.concatenate([part.targets for part in parts]),
-    )
+    before, after = (np.concatenate(part) for part in zip(*outputs, strict=True))
+    if aligned is None:
+        return OutputComparison(before, after, None, None)
+    means = [float(np.concatenate(part).mean()) for part in zip(*scores, strict=True)]
+    return OutputComparison(before, after, *means)
 
 
-def _logits(model: VisionModel, image: Tensor) -> np.ndarray:
-    return predict_logits(model, image, InferenceSpec()).numpy()
+def _outputs(model: VisionModel, image: Tensor) -> np.ndarray:
+    return predict_outputs(model, image, InferenceSpec()).numpy()
 
 
-def _class_indices(subject: ExportSubject, dataset: Dataset) -> list[int] | None:
-    """Return the logit index of each class of the data; None if one is unknown."""
+def _align(subject: ExportSubject, dataset: Dataset) -> Dataset | None:
+    """Return the data with the model's labels as targets; None if they differ."""
     if not dataset.classes:
+        return dataset
+    try:
+        return subject.task.align(dataset, subject.labels)
+    except DataError:
         return None
-    indices: Mapping[str, int] = {name: i for i, name in enumerate(subject.classes)}
-    if any(name not in indices for name in dataset.classes):
-        return None
-    return [indices[name] for name in dataset.classes]
 
 
-def _accuracy(
-    logits: np.ndarray,
-    targets: np.ndarray,
-    class_indices: list[int] | None,
-    multi_label: bool,
-) -> float | None:
-    if class_indices is None:
-        return None
-    if multi_label:
-        return float(((logits[:, class_indices] > 0) == (targets > 0)).mean())
-    right = np.array(class_indices)[targets.argmax(1)]
-    return float((logits.argmax(1) == right).mean())
-
-
-def _agreement(comparison: LogitComparison, multi_label: bool) -> float:
-    if multi_label:
-        return float(
-            ((comparison.before > 0) == (comparison.after > 0)).all(axis=1).mean()
-        )
-    return float((comparison.before.argmax(1) == comparison.after.argmax(1)).mean())
+def _agreement(subject: ExportSubject, comparison: OutputComparison) -> float:
+    same = subject.task.agreement(comparison.before, comparison.after, subject.labels)
+    return float(same.reshape(len(same), -1).all(axis=1).mean())
 
 
 def _measure_sizes(
@@ -277,7 +266,7 @@ def _measure_sizes(
             max(1, grid[1] + columns) * step[1],
         )
         images = _images(replace(subject.preprocess, image_size=size), dataset)
-        both = [_logits(m, images) for m in (subject.model, exported)]
+        both = [_outputs(m, images) for m in (subject.model, exported)]
         yield *size, _difference(*both)
 
 
@@ -294,7 +283,7 @@ def _measure_pixels(
     worst = 0.0
     for example in dataset.examples[: 4 * IMAGES_PER_SIZE]:
         image = as_rgb(dataset.read(example))
-        before = _logits(subject.model, subject.preprocess(image)[None])
+        before = _outputs(subject.model, subject.preprocess(image)[None])
         pixels = torch.from_numpy(np.array(image))[None]
         worst = max(worst, _difference(before, exported.from_pixels(pixels).numpy()))
     return worst

@@ -11,12 +11,13 @@ import vitral.weights
 from vitral.data import Dataset, Example, Preprocess
 from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.models import VisionModel
+from vitral.tasks import Labels, Task, find_task
 from vitral.weights import ExportedModel, is_exported
 from vitral.workflows.dataset import open_run_data
 from vitral.workflows.run import Run
 
-EXPORTED_EXTRA = ("multi_label", "temperature", "eval_views")
-"""Keys of a run's extra that go into the file: those that change predictions."""
+EXPORTED_KEYS = ("eval_views", "problem_type")
+"""Keys of a run's extra that go into the file, beside those of its task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,9 @@ class ExportSubject:
     preprocess: Preprocess
     classes: tuple[str, ...]
     extra: dict[str, Any]
+    task: Task
+    labels: Labels
+    """Outputs of the model, in order."""
     run: Run | None
     """Run of the model; None for a model without one."""
     display_name: str
@@ -53,24 +57,32 @@ def load_subject(
                 preprocess=source.preprocess,
                 classes=source.classes,
                 extra=_exported_extra(source),
+                task=source.task,
+                labels=source.labels,
                 run=source,
                 display_name=str(source.path),
             )
         )
+    extra: dict[str, Any] = {}
     if isinstance(source, vitral.weights.Loaded):
         # By name: mypy takes a Loaded for a tuple of anything.
+        extra = {k: source.extra[k] for k in EXPORTED_KEYS if k in source.extra}
         preprocess, source = source.preprocess, source.model
     if preprocess is None:
         raise ConfigError(
             "A model by itself does not say how it wants its images: give "
             "`preprocess`, or the run that it is of."
         )
+    task = find_task(extra, source.config.num_classes)
+    names = tuple(str(i) for i in range(source.config.num_classes))
     return _validate(
         ExportSubject(
             model=source,
             preprocess=preprocess,
             classes=(),
-            extra={},
+            extra={"task": task.name, **extra},
+            task=task,
+            labels=task.load_labels(names, extra),
             run=None,
             display_name=f"a {type(source).__name__}",
         )
@@ -155,8 +167,7 @@ def _has_run(run: Run) -> bool:
 
 
 def _exported_extra(run: Run) -> dict[str, Any]:
-    extra = {key: run.extra[key] for key in EXPORTED_EXTRA if key in run.extra}
-    if not run.multi_label and run.temperature != 1.0:
-        # An older run has it in its results instead.
-        extra["temperature"] = run.temperature
-    return extra
+    """Return what changes answers, with what was fitted on val."""
+    stored, task = run.stored, {"task": run.task.name, **run.labels.extra()}
+    keys = (*EXPORTED_KEYS, *run.task.stored_keys)
+    return task | {key: stored[key] for key in keys if key in stored}

@@ -12,8 +12,8 @@ import numpy as np
 
 from vitral.errors import ConfigError
 from vitral.evaluation import Interval
-from vitral.evaluation.intervals import format_percent, wilson
-from vitral.export.int8 import LabeledBatches, agreement, correct_mask
+from vitral.evaluation.intervals import format_percent, mean_interval
+from vitral.export.int8 import Decisions, LabeledBatches
 from vitral.export.run_openvino import (
     Images,
     PredictFunction,
@@ -74,7 +74,7 @@ def measure_precisions(
     images: LabeledBatches,
     note: str,
     *,
-    multi_label: bool = False,
+    decisions: Decisions,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     rounds: int = ROUNDS,
 ) -> PrecisionTable:
@@ -100,15 +100,15 @@ def measure_precisions(
     }
     rows = []
     for name, model in models.items():
-        right = correct_mask(logits[name], images, multi_label)
+        right = decisions.score(logits[name], images)
         rows.append(
             PrecisionRow(
                 precision=name,
                 megabytes=measure_megabytes(model, name),
                 latency={size: 1000 * latency[size][name] for size in batch_sizes},
                 accuracy=float(right.mean()),
-                accuracy_interval=wilson(int(right.sum()), len(right)),
-                agreement=agreement(logits[name], logits["fp32"], multi_label),
+                accuracy_interval=mean_interval(right),
+                agreement=decisions.agreement(logits[name], logits["fp32"]),
             )
         )
     return PrecisionTable(images=note, n=len(images.ids), rows=tuple(rows))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from vitral.data import AugmentConfig, MixConfig
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -140,7 +140,7 @@ def train_with(
         epochs=300.0,
         augment=rand_augment_config(level.layers, level.magnitude),
         mix=MixConfig(mixup=level.mixup),
-        objective=SupervisedConfig(loss="sigmoid"),
+        objective=get_objective("supervised", loss="sigmoid"),
         optim=OptimConfig(lr=1e-3, weight_decay=setting.weight_decay, clip_norm=1.0),
         schedule=ScheduleConfig(schedule="cosine", warmup=10_000),
         loop=replace(LONG_LOOP, accumulate=8),

@@ -13,7 +13,7 @@ from vitral.data import AugmentConfig, MixConfig
 from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.recipes.table import LONG_LOOP
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -76,7 +76,7 @@ def hyperrule(data: str, weights: str) -> TrainConfig:
         batch_size=512,
         augment=AugmentConfig(crop="window", crop_area=(area, 1.0), flip=0.5),
         mix=MixConfig(mixup=rule.mixup),
-        objective=SupervisedConfig(loss="sigmoid" if facts.multi_label else "softmax"),
+        objective=facts.objective(),
         optim=OptimConfig(optimizer="sgd", lr=LRS[0], momentum=0.9, clip_norm=0.0),
         schedule=ScheduleConfig(schedule="step", warmup=rule.warmup),
         loop=LoopConfig(
@@ -111,7 +111,7 @@ def small(data: str, weights: str = "") -> TrainConfig:
         batch_size=BATCH,
         epochs=90.0,
         augment=INCEPTION,
-        objective=SupervisedConfig(loss="softmax"),
+        objective=get_objective("supervised", loss="softmax"),
         optim=OptimConfig(
             optimizer="sgd", lr=LR, momentum=0.9, weight_decay=1e-4, clip_norm=0.0
         ),
@@ -133,7 +133,7 @@ def medium(data: str, weights: str = "") -> TrainConfig:
         recipe="bit.m",
         expected=_expected_note(85.39),
         val=0.0,
-        objective=SupervisedConfig(loss="sigmoid"),
+        objective=get_objective("supervised", loss="sigmoid"),
         model_changes={"head_bias": -10.0},
     )
 

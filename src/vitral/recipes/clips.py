@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from vitral.data import AugmentConfig
 from vitral.recipes.dataset_facts import summarize_dataset
-from vitral.recipes.small import SMALL_LOOP, label_loss, require_no_weights
+from vitral.recipes.small import SMALL_LOOP, require_no_weights
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -46,7 +46,7 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
         batch_size=16,
         epochs=float(min(100, max(20, round(20_000 / facts.num_images)))),
         augment=AugmentConfig(flip=0.0, shift=0.06),
-        objective=label_loss(facts),
+        objective=facts.objective(smoothing=0.1),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=5 * epoch),
         loop=replace(SMALL_LOOP, eval_every=5 * epoch, checkpoint_every=10 * epoch),
@@ -74,7 +74,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         batch_size=8,
         epochs=10.0,
         augment=AugmentConfig(crop="inception", crop_area=(0.4, 1.0), flip=0.0),
-        objective=label_loss(facts),
+        objective=facts.objective(smoothing=0.1),
         optim=OptimConfig(lr=3e-4, weight_decay=0.05, layer_decay=0.75),
         schedule=ScheduleConfig(warmup=epoch),
         loop=replace(

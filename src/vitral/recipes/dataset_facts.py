@@ -7,7 +7,10 @@ from typing import Literal
 import numpy as np
 
 import vitral.data
+from vitral.data import Dataset
 from vitral.errors import DataError, ImageError
+from vitral.tasks import Labels, ObjectiveConfig, Task, choose_task, get_task
+from vitral.workflows.dataset import SplitRequest, open_for_task
 
 SAMPLE = 64
 """Images that are opened to measure the median size."""
@@ -24,8 +27,23 @@ class DatasetSummary:
     width: int
     grey: bool
     """True if no opened image has colour."""
-    multi_label: bool
     kind: Literal["images", "clips"]
+    task: str
+    """Name of the task that the data fits."""
+    labels: Labels
+    """Outputs of a head for that task."""
+
+    def objective(self, smoothing: float = 0.0) -> ObjectiveConfig:
+        """Return the task's objective for these labels.
+
+        Args:
+            smoothing: label smoothing, where the task has one.
+        """
+        return get_task(self.task).default_objective(self.labels, smoothing)
+
+    def describe_labels(self) -> str:
+        """Return the task and its labels in a few words."""
+        return f"{self.task}, {get_task(self.task).describe(self.labels)}"
 
 
 def summarize_dataset(
@@ -39,7 +57,7 @@ def summarize_dataset(
     Raises:
         DataError: none of the images that were tried can be decoded.
     """
-    dataset = vitral.data.open(data, kind=kind)
+    task, dataset = _open_for_its_task(data, kind)
     examples = dataset.examples
     sizes: list[tuple[int, int]] = []
     grey = True
@@ -63,6 +81,19 @@ def summarize_dataset(
         height=round(statistics.median(height for height, _ in sizes)),
         width=round(statistics.median(width for _, width in sizes)),
         grey=grey,
-        multi_label=dataset.multi_label,
         kind=dataset.kind,
+        task=task.name,
+        labels=task.labels_of(dataset),
     )
+
+
+def _open_for_its_task(
+    data: str, kind: Literal["auto", "images", "clips"]
+) -> tuple[Task, Dataset]:
+    """Open the data as the task reads it that it fits; without labels if none does."""
+    choice = choose_task(vitral.data.describe_source(data))
+    task = choice.task if choice is not None else get_task(ObjectiveConfig.TASK)
+    settings = task.objectives[0]()
+    if choice is None:
+        return task, vitral.data.open(data, kind=kind, labels="optional")
+    return task, open_for_task(SplitRequest(data=data), settings, kind)

@@ -11,7 +11,7 @@ from typing import Any
 
 from vitral.data import AugmentConfig, MixConfig
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
-from vitral.tasks.classification import DistillConfig, SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.cost import PUBLISHED_SIZES
@@ -66,7 +66,7 @@ def supervised(size: str, data: str, weights: str = "") -> TrainConfig:
         epochs=300.0,
         augment=replace(STRONG, repeats=3),
         mix=MIX,
-        objective=SupervisedConfig(loss="softmax", smoothing=0.1),
+        objective=get_objective("supervised", loss="softmax", smoothing=0.1),
         optim=OptimConfig(lr=5e-4 * BATCH / 512, weight_decay=0.05, clip_norm=0.0),
         schedule=ScheduleConfig(
             schedule="cosine", warmup=updates_for_epochs(5, BATCH), end_lr=1e-5
@@ -90,7 +90,7 @@ def distill(size: str, data: str, weights: str = "") -> TrainConfig:
             "teacher; not run here"
         ),
         model=f"deit_{size}",
-        objective=DistillConfig(kind="hard", share=0.5, smoothing=0.1),
+        objective=get_objective("distill", kind="hard", share=0.5, smoothing=0.1),
     )
 
 

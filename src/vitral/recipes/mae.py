@@ -11,8 +11,7 @@ import vitral.weights
 from vitral.data import AugmentConfig
 from vitral.recipes.deit import IMAGENET, STRONG, supervised, updates_for_epochs
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
-from vitral.tasks.classification import SupervisedConfig
-from vitral.tasks.representation import MAEConfig
+from vitral.tasks import get_objective
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -61,7 +60,7 @@ def pretrain(size: str, data: str, weights: str = "") -> TrainConfig:
         batch_size=4096,
         epochs=1600.0,
         augment=AugmentConfig(crop="inception", crop_area=(0.2, 1.0), flip=0.5),
-        objective=MAEConfig(),
+        objective=get_objective("mae"),
         optim=OptimConfig(
             lr=1.5e-4 * 4096 / 256,
             betas=(0.9, 0.95),
@@ -126,7 +125,7 @@ def linear(data: str, weights: str) -> TrainConfig:
         batch_size=1024,
         epochs=90.0,
         augment=AugmentConfig(crop="inception", crop_area=(0.08, 1.0), flip=0.5),
-        objective=SupervisedConfig(loss="softmax"),
+        objective=get_objective("supervised", loss="softmax"),
         optim=OptimConfig(
             optimizer="sgd", lr=0.1 * 1024 / 256, momentum=0.9, clip_norm=0.0
         ),

@@ -7,7 +7,7 @@ from vitral.data import MixConfig
 from vitral.recipes.augreg import rand_augment_config
 from vitral.recipes.table import LONG_LOOP
 from vitral.recipes.vit_pretraining import SHORT_SIDE_256
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -43,7 +43,7 @@ def s16_90(data: str, weights: str = "") -> TrainConfig:
         epochs=90.0,
         augment=rand_augment_config(layers=2, magnitude=10),
         mix=MixConfig(mixup=0.2),
-        objective=SupervisedConfig(loss="softmax"),
+        objective=get_objective("supervised", loss="softmax"),
         optim=OptimConfig(lr=1e-3, weight_decay=0.1, clip_norm=1.0),
         schedule=ScheduleConfig(schedule="cosine", warmup=10_000),
         loop=replace(LONG_LOOP, accumulate=2),

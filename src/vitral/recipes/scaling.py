@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from vitral.recipes.vit_pretraining import INCEPTION, SHORT_SIDE_256
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -46,7 +46,7 @@ def gigantic14(data: str, weights: str = "") -> TrainConfig:
         preprocess_changes=SHORT_SIDE_256,
         batch_size=16_384,
         augment=INCEPTION,
-        objective=SupervisedConfig(loss="sigmoid"),
+        objective=get_objective("supervised", loss="sigmoid"),
         optim=OptimConfig(
             optimizer="adafactor",
             lr=8e-4,

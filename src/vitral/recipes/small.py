@@ -7,7 +7,6 @@ from vitral.data import AugmentConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
 from vitral.recipes.dataset_facts import DatasetSummary, summarize_dataset
-from vitral.tasks.classification import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -61,7 +60,7 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
             rotate=8.0,
             color_jitter=0.0 if facts.grey else 0.2,
         ),
-        objective=label_loss(facts),
+        objective=facts.objective(smoothing=0.1),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=5 * epoch),
         loop=replace(SMALL_LOOP, eval_every=5 * epoch, checkpoint_every=10 * epoch),
@@ -92,20 +91,13 @@ def finetune(data: str, weights: str) -> TrainConfig:
             flip=0.0 if facts.grey else 0.5,
             color_jitter=0.0 if facts.grey else 0.2,
         ),
-        objective=label_loss(facts),
+        objective=facts.objective(smoothing=0.1),
         optim=OptimConfig(lr=3e-4, weight_decay=0.05, layer_decay=0.75),
         schedule=ScheduleConfig(warmup=epoch),
         loop=replace(
             SMALL_LOOP, precision="bf16", eval_every=epoch, checkpoint_every=epoch
         ),
     )
-
-
-def label_loss(facts: DatasetSummary) -> SupervisedConfig:
-    """Return the smoothed softmax loss, or a sigmoid for several labels an image."""
-    if facts.multi_label:
-        return SupervisedConfig(loss="sigmoid", smoothing=0.0)
-    return SupervisedConfig(loss="softmax", smoothing=0.1)
 
 
 def require_no_weights(paper: str, weights: str) -> None:

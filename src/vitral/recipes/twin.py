@@ -10,7 +10,6 @@ from typing import Any
 
 import vitral.models
 from vitral.models import HybridConfig, ModelConfig, ResNetConfig
-from vitral.tasks.representation import MAEConfig
 from vitral.training import LoopConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -41,9 +40,7 @@ def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
         fields["image_size"] = PIXELS
     else:
         fields["image_size"] = 0
-    objective, optim = config.objective, config.optim
-    if isinstance(objective, MAEConfig):
-        objective = replace(objective, decoder_dim=24, decoder_depth=1, decoder_heads=3)
+    optim = config.optim
     if optim.optimizer == "sgd":
         optim = replace(optim, lr=optim.lr * BATCH / config.batch_size)
     return replace(
@@ -53,7 +50,7 @@ def twin(config: TrainConfig, *, steps: int = STEPS) -> TrainConfig:
         resolutions=(),
         freeze=min(config.freeze, VIT["depth"]),
         batch_size=BATCH,
-        objective=objective,
+        objective=config.objective.shrink(),
         optim=optim,
         schedule=_schedule(config, steps),
         loop=_loop(config.loop, steps),

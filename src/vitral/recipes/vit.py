@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import vitral.data
 from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.recipes.vit_pretraining import INCEPTION
-from vitral.tasks.classification import SupervisedConfig
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -69,7 +68,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         batch_size=512,
         val=row.dev_share,
         augment=INCEPTION,
-        objective=SupervisedConfig(loss="sigmoid" if facts.multi_label else "softmax"),
+        objective=facts.objective(),
         optim=OptimConfig(optimizer="sgd", lr=0.01, momentum=0.9, clip_norm=1.0),
         schedule=ScheduleConfig(warmup=min(500, row.steps // 5)),
         loop=LoopConfig(

@@ -13,8 +13,7 @@ from typing import Any, Literal
 import vitral.models
 from vitral.data import AugmentConfig
 from vitral.recipes.table import LONG_LOOP, Recipe, make_recipe
-from vitral.tasks.classification import SupervisedConfig
-from vitral.tasks.representation import MaskedPatchConfig
+from vitral.tasks import get_objective
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -124,7 +123,7 @@ def pretrain(source: str, row: Table3Row, data: str, weights: str = "") -> Train
         batch_size=4096,
         epochs=float(row.epochs[-1]),
         augment=INCEPTION,
-        objective=SupervisedConfig(loss="sigmoid"),
+        objective=get_objective("supervised", loss="sigmoid"),
         optim=OptimConfig(
             lr=row.lr,
             weight_decay=pretraining.weight_decay,
@@ -181,7 +180,7 @@ def masked_patch(data: str, weights: str = "") -> TrainConfig:
         image_size=224,
         batch_size=4096,
         augment=INCEPTION,
-        objective=MaskedPatchConfig(),
+        objective=get_objective("masked_patch"),
         optim=OptimConfig(lr=2e-4, clip_norm=0.0),
         schedule=ScheduleConfig(schedule="cosine", warmup=10_000),
         loop=replace(LONG_LOOP, steps=1_000_000, accumulate=8, monitor="loss"),

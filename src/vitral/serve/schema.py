@@ -64,8 +64,7 @@ class Facts(Strict):
     hash: str
     classes: list[str]
     image_size: list[int] = Field(description="height, width")
-    multi_label: bool
-    temperature: float
+    task: str
     maps: bool = Field(description="whether map=1 and embedding=1 can be asked for")
     max_bytes: int
     max_pixels: int

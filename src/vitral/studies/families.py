@@ -90,7 +90,7 @@ def plan_families(
     if not seeds:
         raise ConfigError("`--seeds` needs one seed at least.")
     dataset = vitral.data.open(data)
-    if dataset.multi_label or any(example.target for example in dataset.examples):
+    if any(len(item.label) != 1 or item.target for item in dataset.examples):
         raise DataError(
             f"The images of {dataset.name} have several labels each; this study "
             "compares families with one label an image."

@@ -15,7 +15,7 @@ from vitral.studies.engine import (
     mnist_config,
     transfer_trials,
 )
-from vitral.tasks.representation import MaskedPatchConfig
+from vitral.tasks import get_objective
 from vitral.workflows import TrainConfig
 
 SUPERVISED, SELF_SUPERVISED = "supervised", "self-supervised"
@@ -28,7 +28,7 @@ def _pretraining(size: Size, row: str, seed: int) -> TrainConfig:
     if row == SUPERVISED:
         return config
     loop = replace(config.loop, monitor="loss")
-    return replace(config, objective=MaskedPatchConfig(), loop=loop)
+    return replace(config, objective=get_objective("masked_patch"), loop=loop)
 
 
 def _transfer(size: Size, before: str, seed: int) -> TrainConfig:

@@ -23,9 +23,7 @@ from vitral.studies.engine import (
     transfer_trials,
     write_image_table,
 )
-from vitral.tasks.classification import SupervisedConfig
-from vitral.tasks.objective import ObjectiveConfig
-from vitral.tasks.representation import MAEConfig
+from vitral.tasks import ObjectiveConfig, get_objective
 from vitral.training import ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -34,8 +32,8 @@ NUM_TEST_IMAGES = 1500
 MODEL = "vit_ti4"
 STEPS, FINETUNE_STEPS, SCRATCH_STEPS = 2000, 400, 1200
 OBJECTIVES: dict[str, ObjectiveConfig] = {
-    "masked autoencoder": MAEConfig(
-        norm_pix_loss=False, decoder_dim=32, decoder_depth=1, decoder_heads=2
+    "masked autoencoder": get_objective(
+        "mae", norm_pix_loss=False, decoder_dim=32, decoder_depth=1, decoder_heads=2
     ),
 }
 
@@ -69,7 +67,7 @@ def _pretraining_config(size: Size, row: str, seed: int) -> TrainConfig:
         config = imagenet_config("vit_b16", {}, seed)
         return replace(
             config,
-            objective=MAEConfig(),
+            objective=get_objective("mae"),
             epochs=800.0,
             augment=replace(config.augment, crop_area=(0.2, 1.0)),
             optim=replace(
@@ -117,7 +115,7 @@ def _finetune_config(size: Size, before: str, seed: int) -> TrainConfig:
         config,
         batch_size=25,
         augment=AugmentConfig(flip=0.0, shift=0.06, rotate=8.0),
-        objective=SupervisedConfig(smoothing=0.1),
+        objective=get_objective("supervised", smoothing=0.1),
     )
 
 

@@ -19,7 +19,7 @@ from vitral.studies.engine import (
     imagenet_config,
     small_config,
 )
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.workflows import TrainConfig
 from vitral.workflows.self_training import SelfTrainingConfig
 
@@ -83,7 +83,7 @@ def _teacher_config(size: Size, seed: int) -> TrainConfig:
             config,
             epochs=350.0,
             augment=replace(config.augment, rand_augment=2, rand_augment_magnitude=15),
-            objective=SupervisedConfig(loss="softmax", smoothing=0.1),
+            objective=get_objective("supervised", loss="softmax", smoothing=0.1),
         )
     data = f"{STUDY_DIR}/seed-{seed}/labelled"
     config = small_config(data, seed, steps=STEPS, lr=5e-3)

@@ -27,7 +27,7 @@ from vitral.studies.engine import (
     grid_trials,
     markdown_table,
 )
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -123,7 +123,7 @@ def _config(size: Size, row: str, task: str, seed: int) -> TrainConfig:
         batch_size=64,
         seed=seed,
         augment=AugmentConfig(flip=0.0),
-        objective=SupervisedConfig(loss="softmax"),
+        objective=get_objective("supervised", loss="softmax"),
         optim=OptimConfig(lr=2e-3, weight_decay=0.01),
         schedule=ScheduleConfig(warmup=20),
         loop=LoopConfig(steps=150, log_every=50),
@@ -142,7 +142,7 @@ def _kinetics_config(attention_type: AttentionType, seed: int) -> TrainConfig:
         epochs=15.0,
         seed=seed,
         augment=AugmentConfig(crop="inception", crop_area=(0.5, 1.0), flip=0.5),
-        objective=SupervisedConfig(loss="softmax"),
+        objective=get_objective("supervised", loss="softmax"),
         optim=OptimConfig(optimizer="sgd", lr=0.005, weight_decay=1e-4),
         loop=LoopConfig(precision="bf16", accumulate=8),
     )

@@ -13,7 +13,7 @@ from vitral.studies.engine import (
     imagenet_config,
     mnist_config,
 )
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.training import OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -70,7 +70,7 @@ def _config(size: Size, row: str, budget: str, seed: int) -> TrainConfig:
             random_erasing=0.25,
         ),
         mix=MixConfig(mixup=0.8, cutmix=1.0),
-        objective=SupervisedConfig(loss="softmax", smoothing=0.1),
+        objective=get_objective("supervised", loss="softmax", smoothing=0.1),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=6_250),
     )

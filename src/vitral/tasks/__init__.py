@@ -1,13 +1,49 @@
 """Tasks: everything that a model can be asked, one folder each."""
 
-from vitral.tasks.classification import DistillConfig, SupervisedConfig
-from vitral.tasks.objective import ObjectiveConfig
-from vitral.tasks.representation import MAEConfig, MaskedPatchConfig
+from vitral.tasks.answer import Answer
+from vitral.tasks.base import (
+    AnswerContext,
+    Monitor,
+    MonitorContext,
+    ObjectiveContext,
+    Task,
+    TrainingUse,
+)
+from vitral.tasks.discovery import (
+    TaskChoice,
+    choose_task,
+    find_task,
+    get_objective,
+    get_task,
+    objectives,
+    read_result,
+    tasks,
+)
+from vitral.tasks.labels import Labels
+from vitral.tasks.objective import BatchLike, ObjectiveConfig
+from vitral.tasks.result import Headline, Metric, Result, SecondResult
 
-OBJECTIVES: dict[str, type[ObjectiveConfig]] = {
-    config.NAME: config
-    for config in (SupervisedConfig, DistillConfig, MAEConfig, MaskedPatchConfig)
-}
-"""Settings class of each objective by its name."""
-
-__all__ = ["OBJECTIVES", "ObjectiveConfig"]
+__all__ = [
+    "Answer",
+    "AnswerContext",
+    "BatchLike",
+    "Headline",
+    "Labels",
+    "Metric",
+    "Monitor",
+    "MonitorContext",
+    "ObjectiveConfig",
+    "ObjectiveContext",
+    "Result",
+    "SecondResult",
+    "Task",
+    "TaskChoice",
+    "TrainingUse",
+    "choose_task",
+    "find_task",
+    "get_objective",
+    "get_task",
+    "objectives",
+    "read_result",
+    "tasks",
+]

@@ -4,12 +4,18 @@ A run stores the name in its config.json and looks the settings class up among t
 subclasses of `ObjectiveConfig`; nothing is imported by that name.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from vitral.layers import num_kept
+from vitral.layers.patch import patch_grid
+from vitral.models import ModelConfig, ViTConfig
+from vitral.models.vit import encoder_macs
 
 
 @runtime_checkable
@@ -35,8 +41,42 @@ class ObjectiveConfig:
     """Name of the objective on the command line."""
     DEFAULT: ClassVar[str] = "supervised"
     """Name of the objective for settings without a name."""
+    TASK: ClassVar[str] = "classification"
+    """Name of the task that the objective learns."""
+    MONITOR: ClassVar[str] = "accuracy"
+    """Metric that chooses the best step, unless the run names another one."""
     LABELS: ClassVar[bool] = True
-    """True if the images need classes."""
+    """True if the examples need targets."""
+    NEEDS_TEACHER: ClassVar[bool] = False
+    """True if a second model, which is not trained, sees each image too."""
+
+    def count_macs(self, model: ModelConfig, size: tuple[int, int]) -> int:
+        """Count multiply-accumulates of the forward pass of one training image.
+
+        Args:
+            size: height and width in pixels.
+        """
+        if not isinstance(model, ViTConfig):
+            return model.macs(size)
+        patches = math.prod(patch_grid(size, model.patch_hw))
+        remaining = num_kept(patches, model.patch_drop_rate)
+        return model.macs(size) - saved_macs(model, patches, remaining)
+
+    def shrink(self) -> "ObjectiveConfig":
+        """Return the settings for a model of a few thousand parameters."""
+        return self
+
+    def teacher_path(self) -> str:
+        """Return the path of the second model; empty if there is none, or not yet."""
+        return ""
+
+
+def saved_macs(model: ViTConfig, patches: int, remaining: int) -> int:
+    """Count what an encoder saves that sees `remaining` of all patches."""
+    prefix = model.num_prefix_tokens
+    return encoder_macs(model, patches + prefix) - encoder_macs(
+        model, remaining + prefix
+    )
 
 
 def upcast_half(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from vitral.lazy import lazy_getattr
 if TYPE_CHECKING:
     from vitral.workflows.config import TrainConfig
     from vitral.workflows.predict import predict_files
-    from vitral.workflows.run import ClassPrediction, Run, open_run
+    from vitral.workflows.run import Run, open_run
     from vitral.workflows.self_training import SelfTrainingConfig
     from vitral.workflows.self_training.self_train import self_train
 
@@ -18,14 +18,13 @@ __getattr__ = lazy_getattr(
     {
         "vitral.workflows.config": "TrainConfig",
         "vitral.workflows.predict.predict": "predict_files",
-        "vitral.workflows.run": "ClassPrediction Run open_run",
+        "vitral.workflows.run": "Run open_run",
         "vitral.workflows.self_training.config": "SelfTrainingConfig",
         "vitral.workflows.self_training.self_train": "self_train",
     },
 )
 
 __all__ = [
-    "ClassPrediction",
     "Run",
     "SelfTrainingConfig",
     "TrainConfig",

@@ -13,12 +13,16 @@ from vitral import config_io
 from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d
-from vitral.tasks.classification import SupervisedConfig
-from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks import ObjectiveConfig, get_objective, tasks
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.validation import above_zero
 
 Plain = int | float | str | bool | None | tuple[int, ...]
+
+
+def default_objective() -> ObjectiveConfig:
+    """Return the objective of settings that name none."""
+    return get_objective(ObjectiveConfig.DEFAULT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,9 @@ class TrainConfig:
     """Seed of the split, order, augmentation, initial weights and dropout."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mix: MixConfig = field(default_factory=MixConfig)
-    objective: ObjectiveConfig = field(default_factory=SupervisedConfig)
+    task: str = ""
+    """Task that the model learns; empty for the one that the data fits."""
+    objective: ObjectiveConfig = field(default_factory=default_objective)
     """Objective of the training, with its own fields."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -103,9 +109,11 @@ class TrainConfig:
             )
 
 
-VOLATILE = ("expected",)
-"""Fields that may differ when a run resumes, since they change no result of it. Device
-and workers change none either, and are no settings."""
+VOLATILE = ("expected", "task")
+"""Fields that may differ when a run resumes, since they change no result of it: the
+objective says the task. Device and workers change none either, and are no settings."""
+
+tasks()  # their objectives must be known before a config is read
 
 
 def read_config(file: Path) -> TrainConfig:

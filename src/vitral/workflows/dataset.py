@@ -1,15 +1,16 @@
 """The data set of a run: open it, split it, audit it, describe it."""
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import vitral.data
 import vitral.models
 import vitral.weights
 from vitral.data import Audit, BadFile, Dataset, InputKind, input_kind
-from vitral.data.split import apply, save
-from vitral.errors import DataError
+from vitral.data.split import apply, assign, save
+from vitral.tasks import Labels, ObjectiveConfig, get_task
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
 
@@ -26,21 +27,67 @@ def run_input_kind(config: TrainConfig) -> InputKind:
 
 def open_data(config: TrainConfig, kind: InputKind = "images") -> Dataset:
     """Open the data set of a run, with its splits."""
-    dataset = vitral.data.open(
-        config.data,
+    source = SplitRequest(
+        data=config.data,
         seed=config.seed,
         val=config.val,
         test=config.test,
         group_by=config.group_by,
-        kind=kind,
-        labels="needed" if config.objective.LABELS else "optional",
     )
-    if config.objective.LABELS and len(dataset.classes) < 2:
-        raise DataError(
-            f"{config.data} has one class, {dataset.classes[0]}: a classifier needs at "
-            f"least two. Put the {dataset.kind} of each class into a folder of its own."
+    return open_for_task(source, config.objective, kind)
+
+
+OpenKind = Literal["auto", "images", "clips"]
+"""As `vitral.data.open` takes it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitRequest:
+    """A source, and how to split what it does not split itself."""
+
+    data: str
+    seed: int = 0
+    val: float = 0.0
+    test: float = 0.0
+    group_by: str = ""
+
+
+def open_for_task(
+    source: SplitRequest, settings: ObjectiveConfig, kind: OpenKind
+) -> Dataset:
+    """Open a source with the targets that an objective learns.
+
+    Raises:
+        DataError: it is unusable, or holds no such targets.
+    """
+    task = get_task(settings.TASK)
+    dataset = task.list_examples(source.data, settings)
+    if dataset is None:
+        dataset = vitral.data.open(
+            source.data,
+            seed=source.seed,
+            val=source.val,
+            test=source.test,
+            group_by=source.group_by,
+            kind=kind,
+            labels="needed" if settings.LABELS else "optional",
+            columns=task.columns(settings, vitral.data.describe_source(source.data)),
         )
-    return dataset
+    else:
+        dataset = assign(dataset, seed=source.seed, val=source.val, test=source.test)
+    return task.read_labels(dataset, settings)
+
+
+def open_other_data(run: Run, data: str) -> Dataset:
+    """Open a data set that a run was not trained on, as its task reads it."""
+    return open_for_task(SplitRequest(data=data), run.objective, run.preprocess.kind)
+
+
+def describe_labels(config: TrainConfig) -> str:
+    """Return the task of a run and its labels in a few words, from the data."""
+    task = get_task(config.objective.TASK)
+    labels = task.labels_of(open_data(config, run_input_kind(config)))
+    return f"{task.name}, {task.describe(labels)}"
 
 
 def open_split_data(
@@ -73,7 +120,7 @@ def audit_dataset(dataset: Dataset, split_file: Path, workers: int) -> Audit:
     return audit
 
 
-def describe_data(audit: Audit) -> dict[str, Any]:
+def describe_data(audit: Audit, labels: Labels) -> dict[str, Any]:
     """Return the content of data.json."""
     dataset = audit.dataset
     leaks = [
@@ -85,7 +132,7 @@ def describe_data(audit: Audit) -> dict[str, Any]:
         "kind": dataset.kind,
         "root": str(dataset.root),
         "classes": list(dataset.classes),
-        "multi_label": dataset.multi_label,
+        **labels.extra(),
         "counts": dataset.counts(),
         "median_size": list(audit.median_size),
         "bad": [

@@ -1,37 +1,28 @@
-"""Run a model over batches or a split, compute metrics, write the result files.
+"""Run a model over batches or a split, and measure its outputs.
 
-Test-time augmentation averages the probabilities over the views of an image (mirror
-images, symmetries) or of a clip; the returned logits are the log of that average.
+Test-time augmentation averages over the views of an image (mirror images, symmetries)
+or of a clip, as the task averages.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
-from vitral.data import (
-    BadFile,
-    Batch,
-    Dataset,
-    Loader,
-    Preprocess,
-    evaluation_transform,
-)
-from vitral.tasks.classification import (
-    Classification,
-    MultiLabel,
-    classify,
-    multilabel,
-    write_predictions,
-)
+from vitral.data import BadFile, Batch
+from vitral.tasks import Metric, Result
 from vitral.training.distributed import all_gather, get_rank, get_world_size
 
 Views = Literal["one", "flip", "dihedral"]
+
+
+def mean_outputs(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the outputs of several views."""
+    return torch.stack(list(outputs)).mean(0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +30,22 @@ class InferenceSpec:
     """Settings that decide a model's outputs, the same wherever it is run."""
 
     views: Views = "one"
-    """Views of each image; their probabilities are averaged."""
+    """Views of each image, which are averaged."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    multi_label: bool = False
+    average: Callable[[Sequence[Tensor]], Tensor] = mean_outputs
+    """Average of the outputs of several views."""
 
     @classmethod
-    def from_extra(cls, extra: Mapping[str, Any]) -> "InferenceSpec":
+    def from_extra(
+        cls,
+        extra: Mapping[str, Any],
+        average: Callable[[Sequence[Tensor]], Tensor] = mean_outputs,
+    ) -> "InferenceSpec":
         """Read the settings that stand in the config.json of a model."""
         return cls(
             views=extra.get("eval_views", "one"),
             precision=extra.get("precision", "fp32"),
-            multi_label=bool(extra.get("multi_label", False)),
+            average=average,
         )
 
 
@@ -60,19 +56,6 @@ class IndexedBatches(Protocol):
     def enumerate_batches(
         self, epoch: int, start: int, stride: int
     ) -> Iterator[tuple[int, Batch]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """Logits and targets of some examples, in order."""
-
-    ids: tuple[str, ...]
-    labels: np.ndarray
-    """Class index of each example, [examples]."""
-    targets: np.ndarray
-    """One-hot, soft or multi-hot targets, [examples, classes]."""
-    logits: np.ndarray
-    """[examples, classes]."""
 
 
 def tta_views(image: Tensor, views: Views) -> list[Tensor]:
@@ -93,130 +76,71 @@ def tta_views(image: Tensor, views: Views) -> list[Tensor]:
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, image: Tensor, spec: InferenceSpec) -> Tensor:
-    """Return float32 logits of a batch, [batch, classes], averaged over its views."""
+def predict_outputs(model: nn.Module, image: Tensor, spec: InferenceSpec) -> Tensor:
+    """Return float32 outputs of a batch, [batch, ...], averaged over its views."""
     bf16 = spec.precision == "bf16"
     with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
         outputs = [model(view).float() for view in tta_views(image, spec.views)]
-    if len(outputs) == 1:
-        return outputs[0]
-    if spec.multi_label:
-        mean = torch.stack([output.sigmoid() for output in outputs]).mean(0)
-        return torch.logit(mean.clamp(1e-7, 1 - 1e-7))
-    logs = torch.stack([output.log_softmax(-1) for output in outputs])
-    return logs.logsumexp(0) - float(np.log(len(outputs)))
+    return outputs[0] if len(outputs) == 1 else spec.average(outputs)
 
 
-def predict_batches(
+def measure_batches(
     model: nn.Module,
     batches: Iterable[Batch],
+    metric: Metric,
     *,
     device: torch.device,
     spec: InferenceSpec = InferenceSpec(),
-) -> Predictions:
-    """Run `model`, in eval mode, over `batches`."""
+) -> None:
+    """Run `model`, in eval mode, over `batches`, and add them to `metric`."""
     model.eval()
-    return _concatenate([_predict_batch(model, b, device, spec) for b in batches])
+    for index, batch in enumerate(batches):
+        _measure_batch(model, index, batch, metric, device=device, spec=spec)
 
 
-def predict_split(
+def measure_split(
     model: nn.Module,
     loader: IndexedBatches,
+    metric: Metric,
     *,
     device: torch.device,
     spec: InferenceSpec = InferenceSpec(),
-) -> Predictions:
-    """Run `model`, in eval mode, over the batches of `loader`, divided among the ranks.
+) -> None:
+    """Add the batches of `loader`, divided among the ranks, to the metric of each rank.
 
     Ranks take full batches, the same as one process has: the last bits of a row depend
-    on the other rows of its batch. Every rank returns all rows, in the loader's order.
+    on the other rows of its batch.
     """
     model.eval()
-    local = [
-        (index, _predict_batch(model, batch, device, spec))
-        for index, batch in loader.enumerate_batches(0, get_rank(), get_world_size())
-    ]
-    parts = sorted(
-        (part for rank in all_gather(local) for part in rank), key=lambda part: part[0]
-    )
-    return _concatenate([predictions for _, predictions in parts])
+    batches = loader.enumerate_batches(0, get_rank(), get_world_size())
+    for index, batch in batches:
+        _measure_batch(model, index, batch, metric, device=device, spec=spec)
+    if get_world_size() > 1:
+        metric.merge(all_gather(metric))
 
 
-def _predict_batch(
-    model: nn.Module, batch: Batch, device: torch.device, spec: InferenceSpec
-) -> Predictions:
-    logits = predict_logits(model, batch.image.to(device), spec)
-    target = batch.target
-    return Predictions(
-        batch.id, target.label.numpy(), target.shares.numpy(), logits.cpu().numpy()
-    )
-
-
-def _concatenate(parts: Sequence[Predictions]) -> Predictions:
-    return Predictions(
-        tuple(name for part in parts for name in part.ids),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.targets for part in parts]),
-        np.concatenate([part.logits for part in parts]),
-    )
-
-
-def split_loader(
-    dataset: Dataset,
-    split: str,
-    preprocess: Preprocess,
+def _measure_batch(
+    model: nn.Module,
+    index: int,
+    batch: Batch,
+    metric: Metric,
     *,
-    batch_size: int,
-    workers: int = 0,
-) -> Loader:
-    """Return a loader of a split, or of all for "", as evaluated, in a fixed order."""
-    return Loader(
-        dataset=dataset,
-        examples=dataset.select(split) if split else dataset.examples,
-        transform=evaluation_transform(preprocess),
-        batch_size=batch_size,
-        workers=workers,
-    )
-
-
-def compute_metrics(
-    predictions: Predictions,
-    classes: Sequence[str],
-    bad: Sequence[BadFile],
-    *,
-    multi_label: bool = False,
-) -> Classification | MultiLabel:
-    """Compute the metrics of a split; undecodable files count as wrong predictions."""
-    if not multi_label:
-        unreadable = [file.label[0] for file in bad]
-        return classify(
-            predictions.logits, predictions.labels, classes, unreadable=unreadable
-        )
-    probabilities = 1 / (1 + np.exp(-predictions.logits.astype(np.float64)))
-    targets = (predictions.targets > 0).astype(np.int64)
-    missing = np.zeros((len(bad), len(classes)), dtype=np.int64)
-    for row, file in zip(missing, bad, strict=True):
-        row[list(file.label)] = 1
-    return multilabel(probabilities, targets, classes, unreadable=missing)
+    device: torch.device,
+    spec: InferenceSpec,
+) -> None:
+    outputs = predict_outputs(model, batch.image.to(device), spec)
+    metric.update(index, outputs.cpu(), batch)
 
 
 def write_result(
     folder: Path,
-    split: str,
-    predictions: Predictions,
-    result: Classification | MultiLabel,
+    name: str,
+    metric: Metric,
+    result: Result,
     *,
     bad: Sequence[BadFile],
 ) -> None:
-    """Write <split>.json into `folder`, and for one label per image <split>.csv."""
+    """Write <name>.json into `folder`, and what the task writes for each example."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{split}.json", result.to_dict())
-    if isinstance(result, Classification):
-        write_predictions(
-            folder / f"{split}.csv",
-            predictions.ids,
-            predictions.logits,
-            predictions.labels,
-            result.classes,
-            unreadable=[(file.path, file.label[0]) for file in bad],
-        )
+    write_json(folder / f"{name}.json", result.to_dict())
+    metric.write(folder, name, result, bad)

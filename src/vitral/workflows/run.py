@@ -1,41 +1,36 @@
 """`Run`: a trained model with its preprocessing, its classes and its metrics."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 import vitral.weights
-from vitral.data import Preprocess, Readable
+from vitral.data import Preprocess, Readable, Size
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
-from vitral.tasks.classification import softmax
-from vitral.workflows.inference import InferenceSpec, predict_logits
+from vitral.tasks import (
+    Answer,
+    AnswerContext,
+    ObjectiveConfig,
+    Result,
+    find_task,
+    read_result,
+)
+from vitral.workflows.inference import InferenceSpec, predict_outputs
 
 if TYPE_CHECKING:
     import vitral.workflows.config  # at run time with every setting, and half a second
 
 
-@dataclass(frozen=True, slots=True)
-class ClassPrediction:
-    """Prediction of a model for one image."""
-
-    label: str
-    """The most probable class; several, joined by `;`, for a multi-label model."""
-    confidence: float
-    probabilities: dict[str, float]
-
-
 class Run:
     """A finished run, a model folder copied from one, or an exported model.
 
-    `run.model(run.preprocess("cat.jpg")[None])` returns logits. `run.predict(images)`
-    returns classes with probabilities, averaged over the run's evaluation views.
+    `run.model(run.preprocess("cat.jpg")[None])` returns outputs. `run.predict(images)`
+    returns answers, averaged over the run's evaluation views.
     """
 
     merge: int | None = None
@@ -49,11 +44,19 @@ class Run:
         self.model: VisionModel
         self.preprocess: Preprocess
         self.classes: tuple[str, ...]
+        """Names of the outputs, in order."""
         self.extra: dict[str, Any]
+        self._load()
+        self._require_names()
+        num_outputs = self.model.config.num_classes
+        self.task = find_task(self.extra, num_outputs)
+        names = self.classes or tuple(str(i) for i in range(num_outputs))
+        self.labels = self.task.load_labels(names, self.extra)
+
+    def _load(self) -> None:
         if vitral.weights.is_exported(self.path):
             exported = vitral.weights.read_exported(self.path)
             self.model, self.preprocess, self.classes, self.extra, _ = exported
-            self._require_names()
             return
         if (self.path / "model" / "config.json").is_file():
             self._folder = self.path / "model"
@@ -69,7 +72,6 @@ class Run:
         self.model = loaded.model
         self.preprocess = source.preprocess.for_input(source.config.input_shape)
         self.classes, self.extra = source.classes, source.extra
-        self._require_names()
 
     def _require_names(self) -> None:
         num_names, num_classes = len(self.classes), self.model.config.num_classes
@@ -93,6 +95,14 @@ class Run:
         return read_config(file)
 
     @property
+    def objective(self) -> ObjectiveConfig:
+        """Settings of what the model learned; the task's own without its run."""
+        try:
+            return self.config.objective
+        except ConfigError:
+            return self.task.default_objective(self.labels, 0.0)
+
+    @property
     def results_folder(self) -> Path:
         """Folder of evaluations on other data: in a run, or next to an export."""
         if vitral.weights.is_exported(self.path):
@@ -108,29 +118,29 @@ class Run:
             for file in sorted(folder.glob("*.json"))
         }
 
-    @property
-    def temperature(self) -> float:
-        """Divisor of the logits before the softmax, fitted on val; 1 if not fitted.
+    @cached_property
+    def stored(self) -> dict[str, Any]:
+        """Plain data stored with the model, with what was fitted on val."""
+        val = self.result("val")
+        # Runs from before the keys in model/config.json have it in their results.
+        return {**({} if val is None else val.fitted()), **self.extra}
 
-        It never changes the most probable class.
-        """
-        value = self.extra.get("temperature")
-        if value is None and "val" in self.metrics:
-            # Runs from before the key in model/config.json.
-            value = (self.metrics["val"].get("calibrated") or {}).get("temperature")
-        return 1.0 if value is None or self.multi_label else float(value)
-
-    @property
-    def multi_label(self) -> bool:
-        return self.inference_spec.multi_label
+    def result(self, split: str) -> Result | None:
+        """Return the stored result of a split; None without a readable one."""
+        file = self.path / "predictions" / f"{split}.json"
+        try:
+            return read_result(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, ConfigError):
+            return None
 
     @property
     def inference_spec(self) -> InferenceSpec:
         """Views and precision of the run's evaluation."""
-        return InferenceSpec.from_extra(self.extra)
+        average = partial(self.task.average, labels=self.labels)
+        return InferenceSpec.from_extra(self.extra, average)
 
     def require_head(self) -> None:
-        """Check that the model predicts classes, not features alone.
+        """Check that the model answers, and gives not features alone.
 
         Raises:
             ConfigError: the model has no head.
@@ -145,8 +155,8 @@ class Run:
 
     def predict(
         self, images: Sequence[Readable], *, batch_size: int = 32
-    ) -> list[ClassPrediction]:
-        """Predict the class of each image, or of each clip for a model of clips.
+    ) -> list[Answer]:
+        """Return the answer for each image, or for each clip for a model of clips.
 
         Args:
             images: paths, contents of files, Pillow images or uint8 arrays [height,
@@ -157,12 +167,13 @@ class Run:
             ConfigError: the model has no head.
             ImageError: an image cannot be decoded.
         """
-        predictions: list[ClassPrediction] = []
+        self.require_head()
+        answers: list[Answer] = []
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
             pixels = torch.stack([self.preprocess_input(image) for image in batch])
-            predictions.extend(self.predict_pixels(pixels))
-        return predictions
+            answers.extend(self.decode(self.predict_outputs(pixels)))
+        return answers
 
     def preprocess_input(self, image: Readable) -> torch.Tensor:
         """Load an image or a clip as it enters the model in evaluation.
@@ -172,56 +183,33 @@ class Run:
         """
         return self.preprocess.load(image)
 
-    def predict_pixels(self, pixels: torch.Tensor) -> Iterable[ClassPrediction]:
-        """Predict the classes of a batch that is already preprocessed.
-
-        Raises:
-            ConfigError: the model has no head.
-        """
-        table = self.probabilities(pixels)
-        names = self.class_names(table.shape[1])
-        for row in table:
-            values = {name: float(p) for name, p in zip(names, row, strict=True)}
-            yield ClassPrediction(self.top_label(row, names), float(row.max()), values)
-
-    def probabilities(self, pixels: torch.Tensor) -> np.ndarray:
-        """Return the class probabilities, [batch, classes], of a preprocessed batch.
-
-        They use the run's evaluation views, precision and temperature.
-
-        Raises:
-            ConfigError: the model has no head.
-        """
-        self.require_head()
-        return self.to_probabilities(self.predict_logits(pixels))
-
-    def predict_logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the logits of a preprocessed batch on the CPU, float32."""
+    def predict_outputs(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the outputs of a preprocessed batch on the CPU, float32."""
         device = next(self.model.parameters()).device
-        return predict_logits(self.model, pixels.to(device), self.inference_spec).cpu()
+        spec = self.inference_spec
+        return predict_outputs(self.model, pixels.to(device), spec).cpu()
 
-    def to_probabilities(self, logits: torch.Tensor) -> np.ndarray:
-        """Return the probabilities of logits, [batch, classes], calibrated."""
-        if self.multi_label:
-            return logits.sigmoid().numpy()
-        return softmax(logits.numpy() / self.temperature)
+    def decode(
+        self,
+        outputs: torch.Tensor,
+        *,
+        top: int | None = None,
+        sizes: tuple[Size, ...] = (),
+    ) -> list[Answer]:
+        """Return the answers that outputs stand for, [batch, ...].
 
-    def class_names(self, count: int) -> tuple[str, ...]:
-        """Return the names of the model's `count` classes, or their indices."""
-        return self.classes or tuple(str(i) for i in range(count))
-
-    def top_classes(self, row: np.ndarray, top: int) -> ClassPrediction:
-        """Return the prediction of a row of probabilities, with the `top` highest."""
-        names = self.class_names(len(row))
-        order = (-row).argsort(kind="stable")
-        values = {names[i]: float(row[i]) for i in order[:top]}
-        return ClassPrediction(self.top_label(row, names), float(row[order[0]]), values)
-
-    def top_label(self, row: np.ndarray, names: Sequence[str]) -> str:
-        """Return the most probable class of a row; for multi-label all from 0.5 on."""
-        if self.multi_label:
-            return ";".join(n for n, p in zip(names, row, strict=True) if p >= 0.5)
-        return names[int(row.argmax())]
+        Args:
+            top: number of names to list with an answer; None for all.
+            sizes: height and width of each upright picture.
+        """
+        context = AnswerContext(
+            labels=self.labels,
+            stored=self.stored,
+            top=top,
+            sizes=sizes,
+            preprocess=self.preprocess,
+        )
+        return self.task.decode(outputs, context)
 
 
 def open_run(

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vitral.cli.flags import (
     PROBES,
@@ -15,9 +14,6 @@ from vitral.cli.flags import (
 )
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vitral.tasks.classification import RealAccuracy
 
 
 def make_parser() -> Parser:
@@ -81,7 +77,7 @@ def run(argv: list[str]) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from vitral.cli.output import headline, input_noun
+    from vitral.cli.output import input_noun
     from vitral.workflows import open_run
     from vitral.workflows.evaluate import evaluate
 
@@ -105,10 +101,10 @@ def _evaluate(args: argparse.Namespace) -> None:
         print(json.dumps(result, indent=2))
         return
     noun = input_noun(run)
-    print(headline(measured.split, measured.result.to_dict(), noun))
+    print(f"{measured.split}: {measured.result.sentence(noun)}")
     if measured.real:
-        print(_real_line(measured.real))
-    for line in [*measured.table(), *measured.calibration()]:
+        print(measured.real.sentence())
+    for line in measured.result.lines(measured.split):
         print(line)
     if measured.bad:
         print(f"{len(measured.bad)} files could not be read and count as wrong:")
@@ -133,16 +129,6 @@ def _require_classify(args: argparse.Namespace) -> None:
             "`--merge` goes with `--protocol classify`: protocols that learn from "
             f"features merge nothing. Leave it out for {args.protocol}."
         )
-
-
-def _real_line(real: "RealAccuracy") -> str:
-    from vitral.evaluation.intervals import format_percent
-
-    return (
-        f"ReaL: {100 * real.accuracy:.1f} % of {real.n:,} images right (95 % interval "
-        f"{format_percent(real.interval)}; {real.left_out:,} without an accepted "
-        "label left out)"
-    )
 
 
 def _probe(args: argparse.Namespace) -> None:

@@ -109,10 +109,10 @@ def _to_terminal(model_run: "Run", args: argparse.Namespace) -> None:
     )
     from vitral.workflows.runtime import pick_device
 
-    writer = {"jsonl": JsonLinesWriter, "csv": CsvWriter}[
-        resolve_format(args.format, None)
-    ]()
     model_run.require_head()
+    types = model_run.task.row_types(model_run.labels)
+    form = resolve_format(args.format, None)
+    writer = {"jsonl": JsonLinesWriter, "csv": CsvWriter}[form](types)
     move_model(model_run, pick_device(args.device))
     kind = model_run.preprocess.kind
     size = model_run.preprocess.batch_size(args.batch_size)

@@ -115,6 +115,12 @@ def _add_start_flags(parser: Parser) -> None:
         "what is learned; `--objective NAME --help-all` lists its flags",
         choices=OBJECTIVES,
     )
+    parser.add(
+        "--task NAME",
+        "",
+        "what is asked of a picture, such as classify or regression; without it the "
+        "data decides",
+    )
     parser.add("--twin", False, "the recipe with a small model, for 60 updates")
     parser.add("--linear-probe", False, "keep all blocks, train the head")
     parser.add("--drop-path RATE", float, "stochastic depth")
@@ -181,6 +187,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
     from vitral.cli.train_config import resolve_config
     from vitral.training.activation_checkpoint import return_freed_memory
     from vitral.training.distributed import get_rank
+    from vitral.workflows.dataset import describe_labels
     from vitral.workflows.runtime import Runtime
     from vitral.workflows.session import run_session
     from vitral.workflows.train import train
@@ -200,6 +207,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
         if get_rank() == 0:
             set_log_folder(out)
             install_handler(say)
+            say(f"task: {describe_labels(config)}")
             say(f"recipe {resolved.recipe}: {resolved.reason}")
         finished = train(config, out, runtime=runtime, resume=args.resume)
         if get_rank() == 0:

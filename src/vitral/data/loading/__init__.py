@@ -17,6 +17,7 @@ from vitral.data.loading.loader import (
     SampleRef,
     TransformSchedule,
 )
+from vitral.data.loading.split_loader import split_loader
 from vitral.data.loading.thread_map import map_in_threads
 from vitral.data.loading.workers import map_in_workers
 
@@ -33,5 +34,6 @@ __all__ = [
     "map_in_threads",
     "map_in_workers",
     "one_thread",
+    "split_loader",
     "training_transform",
 ]

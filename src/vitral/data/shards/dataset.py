@@ -105,7 +105,7 @@ def build_dataset(
         # Such as val-*.tar alone, for an evaluation.
         notes.append("no shard is called train, so the names of shards give no split")
         used = [replace(part, split="") for part in used]
-    classes, multi_label, rows = _resolve_classes(shard_set, used, unlabelled)
+    classes, rows = _resolve_classes(shard_set, used, unlabelled)
     examples: list[Example] = []
     for shard_index, part in enumerate(used):
         index, labels, path = part.index, rows[shard_index], part.shard.path
@@ -141,7 +141,6 @@ def build_dataset(
         examples=assign_groups(tuple(examples), group_by),
         reader=reader,
         order=order,
-        multi_label=multi_label,
         ignored=tuple(_list_ignored(parts)),
         notes=(*notes, *_sorting_notes(used, order)),
     )
@@ -204,10 +203,10 @@ def _refuse_mixture(shard_set: ShardSet, parts: list[IndexedShard]) -> None:
 
 def _resolve_classes(
     shard_set: ShardSet, parts: list[IndexedShard], unlabelled: bool
-) -> tuple[tuple[str, ...], bool, list[list[tuple[int, ...]]]]:
-    """Return class names, if it is multi-label, and class indices per vocabulary."""
+) -> tuple[tuple[str, ...], list[list[tuple[int, ...]]]]:
+    """Return class names, and class indices per vocabulary."""
     if unlabelled and not parts[0].index.source:
-        return UNLABELLED, False, [[(0,)]] * len(parts)
+        return UNLABELLED, [[(0,)]] * len(parts)
     names = parts[0].index.names or _read_class_names(shard_set.root)
     train_labels = {
         label
@@ -222,7 +221,6 @@ def _resolve_classes(
     by_name = {name: index for index, name in enumerate(names)}
     class_index = by_digits if train_labels <= set(by_digits) else by_name
     rows: list[list[tuple[int, ...]]] = []
-    multi_label = False
     for part in parts:
         for labels in part.index.vocabulary:
             unknown = [label for label in labels if label not in class_index]
@@ -233,7 +231,6 @@ def _resolve_classes(
                     f"{shorten_names(names)}. Correct the label, the list of "
                     "classes, or add training images."
                 )
-            multi_label |= len(labels) > 1
         rows.append(
             [
                 tuple(sorted({class_index[label] for label in labels}))
@@ -245,7 +242,7 @@ def _resolve_classes(
             f"{shard_set.display_name} names one class only, "
             f"{shorten_names(names)!r}; at least two are needed to classify."
         )
-    return tuple(names), multi_label, rows
+    return tuple(names), rows
 
 
 def _read_class_names(root: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """Sources of examples: folders, tables, hubs, built-in sets."""
 
 from vitral.data.sources import torchvision_datasets
+from vitral.data.sources.builtin import NUMBER_COLUMNS, read_numbers
 from vitral.data.sources.huggingface import (
     LABELS,
     PREFIX,
@@ -15,7 +16,7 @@ from vitral.data.sources.pseudo_labels import (
     read_pseudo_data,
 )
 from vitral.data.sources.synthetic import Label, moving_squares
-from vitral.data.sources.table import read_table
+from vitral.data.sources.table import read_table, table_columns
 from vitral.data.sources.table_rows import csv_rows, json_rows, read_text
 from vitral.data.sources.torchvision_catalogue import TORCHVISION_DATASETS
 from vitral.data.sources.torchvision_datasets import default_root, read_named
@@ -24,6 +25,7 @@ from vitral.data.sources.unlabelled import CLASSES, has_classes, read_unlabelled
 __all__ = [
     "CLASSES",
     "LABELS",
+    "NUMBER_COLUMNS",
     "PREFIX",
     "TABLE",
     "TORCHVISION_DATASETS",
@@ -39,10 +41,12 @@ __all__ = [
     "read_folder",
     "read_hub",
     "read_named",
+    "read_numbers",
     "read_pseudo",
     "read_pseudo_data",
     "read_table",
     "read_text",
     "read_unlabelled",
+    "table_columns",
     "torchvision_datasets",
 ]

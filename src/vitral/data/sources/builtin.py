@@ -17,7 +17,7 @@ from vitral.data.dataset import Dataset, FileReader
 from vitral.data.example import Example
 from vitral.data.images import DecodedImage, to_rgb
 from vitral.data.sources.torchvision_catalogue import DIGITS
-from vitral.errors import MissingExtraError
+from vitral.errors import DataError, MissingExtraError
 
 ELPV_CLASSES = ("functional", "defective")
 
@@ -57,21 +57,29 @@ def _mnist_arrays() -> tuple[np.ndarray, np.ndarray]:
     return pixels.reshape(-1, 28, 28).astype(np.uint8), labels
 
 
-def read_elpv() -> Dataset:
+def read_elpv(columns: tuple[str, ...] = ()) -> Dataset:
     """Read 2,624 solar cells of 300 x 300 pixels from elpv-dataset (arXiv 1807.02894).
 
     The publisher gives a probability of a defect; above 0.5 a cell is defective.
+
+    Args:
+        columns: columns of the publisher's table to keep, instead of classes.
     """
     root = _package_folder("elpv_dataset", "elpv") / "data"
     lines = (root / "labels.csv").read_text(encoding="utf-8").splitlines()
     rows = [line.split() for line in lines if line.strip()]
+    indices = [1 + NUMBER_COLUMNS["elpv"].index(name) for name in columns]
     return Dataset(
         name="elpv",
         root=root,
-        classes=ELPV_CLASSES,
+        classes=() if columns else ELPV_CLASSES,
         examples=tuple(
-            Example(id=path, label=(int(float(probability) > 0.5),))
-            for path, probability, _ in rows
+            Example(
+                id=row[0],
+                label=() if columns else (int(float(row[1]) > 0.5),),
+                columns=tuple(row[index] for index in indices),
+            )
+            for row in rows
         ),
         reader=FileReader(root=root),
     )
@@ -82,6 +90,23 @@ BUILTIN_DATASETS: dict[str, Callable[[], Dataset]] = {
     "mnist_5k": read_mnist_5k,
     "elpv": read_elpv,
 }
+NUMBER_COLUMNS = {"elpv": ("probability",)}
+"""Columns of numbers of the sets that have some."""
+
+
+def read_numbers(name: str, columns: tuple[str, ...]) -> Dataset:
+    """Read a set of NUMBER_COLUMNS with these columns; without any, with its classes.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    unknown = [column for column in columns if column not in NUMBER_COLUMNS[name]]
+    if unknown:
+        raise DataError(
+            f"{name} has no column {unknown[0]!r}: its numbers are "
+            f"{', '.join(NUMBER_COLUMNS[name])}."
+        )
+    return read_elpv(columns)
 
 
 def _from_arrays(name: str, gray: np.ndarray, labels: np.ndarray) -> Dataset:

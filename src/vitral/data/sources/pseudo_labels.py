@@ -104,10 +104,11 @@ def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dat
     """
     data = read_pseudo_data(file)
     base = list_examples(data.labelled, data.group_by)
-    if base.multi_label or base.kind != "images":
+    counts = {len(item.label) for item in base.examples if item.target is None}
+    if counts - {1} or base.kind != "images":
         raise DataError(
             f"{data.labelled} has {base.kind} with "
-            f"{'several labels' if base.multi_label else 'one label'} each: pseudo-"
+            f"{'several labels' if counts - {1} else 'one label'} each: pseudo-"
             "labels are for images of one class."
         )
     base = apply(

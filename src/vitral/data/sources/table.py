@@ -20,7 +20,13 @@ from vitral.data.dataset import (
 )
 from vitral.data.example import Example
 from vitral.data.order import natural_key
-from vitral.data.sources.table_rows import COLUMN_TEXT, csv_rows, json_rows, read_text
+from vitral.data.sources.table_rows import (
+    LABELLED,
+    column_text,
+    csv_rows,
+    json_rows,
+    read_text,
+)
 from vitral.data.video import (
     VIDEO_EXTENSIONS,
     clip_id,
@@ -50,14 +56,36 @@ class _TableRow:
     split: str
     group: str
     span: tuple[float, float] | None
+    columns: tuple[Any, ...]
+    """Values of the columns that were asked for."""
 
     @property
     def id(self) -> str:
         return clip_id(self.path, self.span)
 
 
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """Columns that a table is read for."""
+
+    group: str
+    required: tuple[str, ...]
+    kept: tuple[str, ...]
+
+
+def table_columns(path: Path) -> tuple[str, ...]:
+    """Return the columns of a table, of .jsonl those of the first row."""
+    text = read_text(path)
+    read = json_rows if path.suffix == ".jsonl" else csv_rows
+    return tuple(next(read(path, text, ()), (0, {}))[1])
+
+
 def read_table(
-    path: Path, group_by: str = "", kind: Literal["auto", "clips"] = "auto"
+    path: Path,
+    group_by: str = "",
+    kind: Literal["auto", "clips"] = "auto",
+    columns: tuple[str, ...] = (),
+    unlabelled: bool = False,
 ) -> Dataset:
     """List the examples of a table; paths are relative to the table's folder.
 
@@ -66,18 +94,28 @@ def read_table(
             strings, or an object {class: weight}.
         group_by: the column that names the group; "" takes "group" if it exists.
         kind: "auto" decides by the first row; "clips" requires clips.
+        columns: columns that each example keeps; `label` is then not read.
+        unlabelled: accept a table without a column `label`; its one class is "images".
 
     Raises:
         DataError: a row is invalid; the message names line, column and remedy.
         ConfigError: `group_by` is not a column.
         MissingExtraError: there are video files and PyAV is not installed.
     """
-    rows = _read_rows(path, group_by, kind)
+    required = ("path", *columns) if columns else LABELLED
+    if unlabelled and "label" not in table_columns(path):
+        required = ("path",)
+    wanted = _Columns(group_by, required, columns)
+    rows = _read_rows(path, wanted, kind)
     if not rows:
-        raise DataError(f"{path} has no row. Expected {COLUMN_TEXT}; add examples.")
+        raise DataError(
+            f"{path} has no row. Expected {column_text(required)}; add examples."
+        )
     _check_splits(path, rows)
-    classes = _class_map(path, rows)
-    multi_label = any(len(row.names) > 1 and row.weights is None for row in rows)
+    if "label" in required:
+        classes = _class_map(path, rows)
+    else:
+        classes = () if columns else ("images",)
     clips = is_clip_path(path.parent / rows[0].path)
     if any(Path(row.path).suffix.lower() in VIDEO_EXTENSIONS for row in rows):
         require_av()
@@ -88,15 +126,13 @@ def read_table(
         examples=tuple(_make_example(row, classes) for row in rows),
         reader=(ClipReader if clips else FileReader)(root=path.parent),
         kind="clips" if clips else "images",
-        multi_label=multi_label,
     )
 
 
-def _read_rows(path: Path, group_by: str, kind: str) -> list[_TableRow]:
-    text = read_text(path)
-    raw_rows = (
-        json_rows(path, text) if path.suffix == ".jsonl" else csv_rows(path, text)
-    )
+def _read_rows(path: Path, wanted: _Columns, kind: str) -> list[_TableRow]:
+    read = json_rows if path.suffix == ".jsonl" else csv_rows
+    raw_rows = read(path, read_text(path), wanted.required)
+    group_by = wanted.group
     rows: list[_TableRow] = []
     seen: dict[str, int] = {}
     for line, values in raw_rows:
@@ -106,9 +142,7 @@ def _read_rows(path: Path, group_by: str, kind: str) -> list[_TableRow]:
                 f"{', '.join(values)}."
             )
         try:
-            row = _parse_row(
-                path.parent, line, values, group_column=group_by or "group", kind=kind
-            )
+            row = _parse_row(path.parent, line, values, wanted, kind)
             if row.id in seen:
                 raise _ColumnError(
                     "path", f"{row.id!r} is already in line {seen[row.id]}; keep one"
@@ -125,7 +159,7 @@ def _read_rows(path: Path, group_by: str, kind: str) -> list[_TableRow]:
 
 
 def _parse_row(
-    root: Path, line: int, values: dict[str, Any], *, group_column: str, kind: str
+    root: Path, line: int, values: dict[str, Any], wanted: _Columns, kind: str
 ) -> _TableRow:
     split = str(values.get("split") or "").strip()
     if split and split.lower() not in SPLIT_ALIASES:
@@ -140,15 +174,21 @@ def _parse_row(
             span = parse_span(values.get("start"), values.get("end"))
         except ValueError as error:
             raise _ColumnError("start", str(error)) from None
-    names, weights = _parse_labels(values["label"], values.get("weight"))
+    names: tuple[str, ...] = ()
+    weights = None
+    if "label" in wanted.required:
+        names, weights = _parse_labels(values["label"], values.get("weight"))
+    elif not wanted.kept:
+        names = ("images",)
     return _TableRow(
         line=line,
         path=path,
         names=names,
         weights=weights,
         split=SPLIT_ALIASES[split.lower()] if split else "",
-        group=str(values.get(group_column) or "").strip(),
+        group=str(values.get(wanted.group or "group") or "").strip(),
         span=span,
+        columns=tuple(values[name] for name in wanted.kept),
     )
 
 
@@ -300,4 +340,5 @@ def _make_example(row: _TableRow, classes: tuple[str, ...]) -> Example:
         split=row.split,
         group=group,
         span=row.span,
+        columns=row.columns,
     )

@@ -10,6 +10,15 @@ from typing import Any
 from vitral.errors import DataError
 
 COLUMN_TEXT = "path,label[,split,group,weight]"  # and start,end for clips
+LABELLED = ("path", "label")
+"""Columns that a table of labels must have."""
+
+
+def column_text(required: tuple[str, ...]) -> str:
+    """Return the columns of a table as a message lists them."""
+    if required == LABELLED:
+        return COLUMN_TEXT
+    return f"{','.join(required)}[,split,group]"
 
 
 def read_text(path: Path) -> str:
@@ -27,17 +36,20 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def csv_rows(
+    path: Path, text: str, required: tuple[str, ...] = LABELLED
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number of each row's first line, and its values by column."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        for column in ("path", "label"):
+        for column in required:
             if column not in header:
                 hint = "Separate columns by commas" if len(header) == 1 else "Rename it"
                 raise DataError(
                     f"{path.name} line 1: column {column!r} is missing; found "
-                    f"{', '.join(header) or 'nothing'}; expected {COLUMN_TEXT}. "
-                    f"{hint}."
+                    f"{', '.join(header) or 'nothing'}; expected "
+                    f"{column_text(required)}. {hint}."
                 )
         line = reader.line_num
         for values in reader:
@@ -59,7 +71,10 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from error
 
 
-def json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(
+    path: Path, text: str, required: tuple[str, ...] = LABELLED
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number of each line that is not empty, and its object."""
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -72,14 +87,15 @@ def json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
             ) from error
         if not isinstance(values, dict):
             raise DataError(
-                f"{path.name} line {number}: expected an object with path and label, "
-                f"got {type(values).__name__}. Write one object per line."
+                f"{path.name} line {number}: expected an object with "
+                f"{' and '.join(required)}, got {type(values).__name__}. Write one "
+                "object per line."
             )
-        for column in ("path", "label"):
+        for column in required:
             if column not in values:
                 raise DataError(
                     f"{path.name} line {number}: column {column!r} is missing; found "
-                    f"{', '.join(values) or 'nothing'}; expected {COLUMN_TEXT}. "
-                    "Add it."
+                    f"{', '.join(values) or 'nothing'}; expected "
+                    f"{column_text(required)}. Add it."
                 )
         yield number, values

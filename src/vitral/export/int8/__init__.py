@@ -1,16 +1,15 @@
 """Post-training quantization to int8 within a bound on accuracy."""
 
-from vitral.export.int8.bounded import agreement, correct_mask
 from vitral.export.int8.calibration_data import LabeledBatches
+from vitral.export.int8.decisions import Decisions
 from vitral.export.int8.layers import fold_constants
 from vitral.export.int8.quantize import quantize
 from vitral.export.int8.reduce import QuantizedGraph, quantize_graph
 
 __all__ = [
+    "Decisions",
     "LabeledBatches",
     "QuantizedGraph",
-    "agreement",
-    "correct_mask",
     "fold_constants",
     "quantize",
     "quantize_graph",

@@ -1,7 +1,7 @@
 """Search of the layers that must stay in float so that int8 keeps the accuracy.
 
-The bound is on the top-1 accuracy lost against float32 on the same images, one view
-each; for multi-label models, on the fraction of correct decisions.
+The bound is on the mean score that is lost against float32 on the same images, one view
+each: for a classifier the fraction of correct decisions.
 """
 
 import logging
@@ -10,16 +10,16 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
 
 from vitral.errors import ConfigError, GateError
 from vitral.evaluation import Interval
 from vitral.evaluation.compare import loss_interval
-from vitral.export.int8.calibration_data import LabeledBatches, QuantizationData
+from vitral.export.int8.calibration_data import QuantizationData
+from vitral.export.int8.decisions import Decisions
 from vitral.export.int8.layers import find_int8_layers, restore_float
 from vitral.export.int8.quantize import quantize
 from vitral.export.int8.sensitivity import LayerGroup, Sensitivity, measure_sensitivity
-from vitral.export.run_openvino import Logits, collect_logits, compile_model
+from vitral.export.run_openvino import collect_logits, compile_model
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +102,9 @@ class Int8Model:
 def quantize_within(
     original: Any,
     sample: QuantizationData,
+    decisions: Decisions,
     *,
     max_drop: float = 0.5,
-    multi_label: bool = False,
 ) -> Int8Model:
     """Quantize a float openvino.Model, losing at most `max_drop` points of top-1."""
     if not 0 <= max_drop <= 100:
@@ -116,7 +116,7 @@ def quantize_within(
     logger.info(f"int8: calibrating on {len(calibration.ids)} images of train")
     quantized = quantize(original, calibration.batches)
     float_logits = collect_logits(compile_model(original, "fp32"), check.batches)
-    float_correct = correct_mask(float_logits, check, multi_label)
+    float_correct = decisions.score(float_logits, check)
     layers = find_int8_layers(quantized)
     names = {layer.op: layer.name for layer in layers}
     logger.info(f"int8: measuring how sensitive each of {len(layers)} layers is")
@@ -124,19 +124,19 @@ def quantize_within(
         original, quantized, calibration.batches[:SENSITIVITY_BATCHES]
     )
     steps: dict[tuple[str, ...], SearchStep] = {}
-    correct: dict[tuple[str, ...], Bool[np.ndarray, " decisions"]] = {}
+    correct: dict[tuple[str, ...], np.ndarray] = {}
 
     def holds(parts: Sequence[LayerGroup]) -> bool:
         ops = _ops(parts)
         model = restore_float(quantized, original, ops) if ops else quantized
         logits = collect_logits(compile_model(model, "int8"), check.batches)
-        correct[ops] = correct_mask(logits, check, multi_label)
+        correct[ops] = decisions.score(logits, check)
         drop = 100 * float(float_correct.mean() - correct[ops].mean())
         steps[ops] = SearchStep(
             kept_float=tuple(names[op] for op in ops),
             accuracy=float(correct[ops].mean()),
             drop=drop,
-            agreement=agreement(logits, float_logits, multi_label),
+            agreement=decisions.agreement(logits, float_logits),
         )
         share = f"{len(ops)} of {len(layers)} layers in float"
         logger.info(f"int8: {share}: {drop:+.2f} points")
@@ -197,23 +197,6 @@ def find_shortest_prefix(
         else:
             failed = middle
     return order[:tried]
-
-
-def correct_mask(
-    logits: Logits, images: LabeledBatches, multi_label: bool
-) -> Bool[np.ndarray, " decisions"]:
-    """Return which predictions are right, per image, or per image and class."""
-    if multi_label:
-        return ((logits > 0) == (images.targets > 0)).ravel()
-    correct: Bool[np.ndarray, " decisions"] = logits.argmax(1) == images.labels
-    return correct
-
-
-def agreement(logits: Logits, others: Logits, multi_label: bool) -> float:
-    """Return the fraction of equal decisions."""
-    if multi_label:
-        return float(((logits > 0) == (others > 0)).mean())
-    return float((logits.argmax(1) == others.argmax(1)).mean())
 
 
 def _ops(parts: Sequence[LayerGroup]) -> tuple[str, ...]:

@@ -7,15 +7,13 @@ train images not calibrated on, which the model has learned.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
+from typing import Any
 
-import numpy as np
-
-from vitral.data import Dataset, Example, Preprocess
+from vitral.data import Dataset, Example, Preprocess, split_loader
 from vitral.data.rng import generator_for
 from vitral.errors import DataError
 from vitral.export.run_openvino import Images
 from vitral.workflows.dataset import open_run_data
-from vitral.workflows.inference import split_loader
 from vitral.workflows.run import Run
 
 CALIBRATION_IMAGES = 64
@@ -35,10 +33,8 @@ class LabeledBatches:
     split: str
     ids: tuple[str, ...]
     batches: tuple[Images, ...]
-    targets: np.ndarray
-    """One-hot, soft or multi-hot, [examples, classes]."""
-    labels: np.ndarray
-    """Class index, [examples]."""
+    targets: tuple[Any, ...]
+    """Target of each batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +118,5 @@ def load_labeled(
         split=split,
         ids=tuple(name for batch in batches for name in batch.id),
         batches=tuple(batch.image.numpy() for batch in batches),
-        targets=np.concatenate([batch.target.shares.numpy() for batch in batches]),
-        labels=np.concatenate([batch.target.label.numpy() for batch in batches]),
+        targets=tuple(batch.target for batch in batches),
     )

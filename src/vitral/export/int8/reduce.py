@@ -9,10 +9,10 @@ from vitral.atomic_io import write_atomic, write_json
 from vitral.errors import ConfigError
 from vitral.export.int8.bounded import Int8Report, quantize_within
 from vitral.export.int8.calibration_data import draw_quantization_data
+from vitral.export.int8.decisions import Decisions
 from vitral.export.int8.layers import fold_constants
 from vitral.export.model import ExportSubject
 from vitral.export.precisions import PrecisionTable, measure_precisions
-from vitral.workflows.inference import InferenceSpec
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +63,15 @@ def quantize_graph(
             f"{subject.display_name} has "
             "none: export a run, or leave `--int8` out."
         )
-    multi_label = InferenceSpec.from_extra(subject.extra).multi_label
+    decisions = Decisions(subject.task, subject.labels)
     sample = draw_quantization_data(subject.run)
     plain = fold_constants(graph)
-    quantized = quantize_within(
-        plain, sample, max_drop=max_drop, multi_label=multi_label
-    )
+    quantized = quantize_within(plain, sample, decisions, max_drop=max_drop)
     logger.info("int8: measuring the precisions side by side")
     table = measure_precisions(
         {"fp32": plain, "bf16": plain, "int8": quantized.model},
         sample.check,
         sample.note,
-        multi_label=multi_label,
+        decisions=decisions,
     )
     return QuantizedGraph(quantized.model, quantized.report, table)

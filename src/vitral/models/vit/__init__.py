@@ -2,6 +2,7 @@
 
 from vitral.models.vit.build import attention_settings, build_block, build_head
 from vitral.models.vit.config import SIZES, MergeSchedule, ViTConfig
+from vitral.models.vit.macs import block_macs, encoder_macs
 from vitral.models.vit.names import FOREIGN_SIZES
 from vitral.models.vit.vit import FAMILY, ViT
 
@@ -13,6 +14,8 @@ __all__ = [
     "ViT",
     "ViTConfig",
     "attention_settings",
+    "block_macs",
     "build_block",
     "build_head",
+    "encoder_macs",
 ]

@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,15 @@ class Predictor:
             "hash": self.hash,
             "classes": list(self.run.classes),
             "image_size": list(self.run.preprocess.image_size),
-            "multi_label": self.run.multi_label,
-            "temperature": self.run.temperature,
+            "task": self.run.task.name,
+            **self.run.labels.extra(),
+            **self._fitted(),
             "maps": self.missing_features_reason() == "",
         }
+
+    def _fitted(self) -> dict[str, Any]:
+        run = self.run
+        return {k: run.stored.get(k, v) for k, v in run.task.stored_keys.items()}
 
     def missing_features_reason(self) -> str:
         """Return why the model gives no map or embedding; empty if it does."""
@@ -93,7 +98,7 @@ class Predictor:
         height, width = self.run.preprocess.image_size
         grey = self.run.preprocess.normalize(torch.full((3, height, width), 127.0))
         for batch_size in {1, batch}:
-            logits = self.run.predict_logits(
+            logits = self.run.predict_outputs(
                 grey.expand(batch_size, -1, -1, -1).contiguous()
             )
         if not torch.isfinite(logits).all():
@@ -137,13 +142,17 @@ class Predictor:
 
     def _answer(self, images: Sequence[PreparedImage]) -> list[dict[str, Any]]:
         pixels = torch.stack([image.pixels for image in images])
-        logits = self.run.predict_logits(pixels)
-        table = self.run.to_probabilities(logits)
+        logits = self.run.predict_outputs(pixels)
+        # A request asks for its own number of names.
+        answers = [
+            self.run.decode(row[None], top=image.wants["top"], sizes=(image.size,))[0]
+            for row, image in zip(logits, images, strict=True)
+        ]
         embedded = [i for i, image in enumerate(images) if image.wants.get("embedding")]
         embeddings = iter(self._embed(pixels[embedded]) if embedded else ())
         rows = []
         for index, image in enumerate(images):
-            row = asdict(self.run.top_classes(table[index], image.wants["top"])) | {
+            row = answers[index].row() | {
                 "notes": list(image.notes),
                 # Not by the server: a reload may have replaced the model since.
                 "model": {"name": self.name, "hash": self.hash},
@@ -153,7 +162,7 @@ class Predictor:
             if image.wants.get("embedding"):
                 row["embedding"] = next(embeddings).tolist()
             if image.wants.get("map"):
-                row["map"] = self._compute_map(image, int(table[index].argmax()))
+                row["map"] = self._compute_map(image, answers[index].explained_output)
             rows.append(row)
         return rows
 
@@ -243,6 +252,8 @@ def _hash(path: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def is_finite(row: dict[str, Any]) -> bool:
+def is_finite(row: Any) -> bool:
     """Return whether JSON can represent an answer."""
-    return all(map(math.isfinite, row.get("probabilities", {}).values()))
+    if isinstance(row, dict):
+        return all(map(is_finite, row.values()))
+    return not isinstance(row, float) or math.isfinite(row)

@@ -5,7 +5,7 @@ from typing import Any
 
 from vitral.data import AugmentConfig
 from vitral.recipes.vit import TABLE_4
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_objective
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 
@@ -55,7 +55,7 @@ def small_config(
         batch_size=50,
         seed=seed,
         augment=AugmentConfig(flip=0.0, shift=0.06),
-        objective=SupervisedConfig(loss="softmax"),
+        objective=get_objective("supervised", loss="softmax"),
         optim=OptimConfig(lr=lr, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=steps // 10),
         loop=LoopConfig(steps=steps, log_every=50),
@@ -112,7 +112,7 @@ def imagenet_config(model: str, changes: dict[str, Any], seed: int) -> TrainConf
         epochs=300.0,
         seed=seed,
         augment=AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5),
-        objective=SupervisedConfig(loss="sigmoid"),
+        objective=get_objective("supervised", loss="sigmoid"),
         optim=OptimConfig(lr=3e-3, weight_decay=0.3, clip_norm=1.0),
         schedule=ScheduleConfig(warmup=10_000),
         loop=LoopConfig(
@@ -148,7 +148,7 @@ def finetune_config(
         seed=seed,
         preprocess_changes={"resize": "squash", "crop_fraction": 1.0},
         augment=AugmentConfig(crop="inception", crop_area=(0.05, 1.0), flip=0.5),
-        objective=SupervisedConfig(loss="softmax"),
+        objective=get_objective("supervised", loss="softmax"),
         optim=OptimConfig(optimizer="sgd", lr=0.01, momentum=0.9, clip_norm=1.0),
         schedule=ScheduleConfig(warmup=min(500, row.steps // 5)),
         loop=LoopConfig(steps=row.steps, accumulate=8, precision="bf16"),

@@ -1,5 +1,6 @@
 """Classification: one class an image, several, or soft shares of classes."""
 
+from vitral.tasks.classification.answer import ClassPrediction
 from vitral.tasks.classification.calibration import (
     Bin,
     CalibratedMetrics,
@@ -10,6 +11,7 @@ from vitral.tasks.classification.calibration import (
     reliability,
 )
 from vitral.tasks.classification.distill import Distill, DistillConfig
+from vitral.tasks.classification.metric import ClassMetric, Predictions
 from vitral.tasks.classification.multi_label import LabelRow, MultiLabel, multilabel
 from vitral.tasks.classification.noisy_student import PseudoLabels, pseudo_labels
 from vitral.tasks.classification.predictions import (
@@ -21,18 +23,24 @@ from vitral.tasks.classification.real import RealAccuracy, read_real, real_accur
 from vitral.tasks.classification.result import Classification, ClassRow, Confusion
 from vitral.tasks.classification.single_label import classify, label_ranks, softmax
 from vitral.tasks.classification.supervised import Supervised, SupervisedConfig
+from vitral.tasks.classification.task import TASK, ClassificationTask
 
 __all__ = [
+    "TASK",
     "Bin",
     "CalibratedMetrics",
+    "ClassMetric",
+    "ClassPrediction",
     "ClassRow",
     "Classification",
+    "ClassificationTask",
     "Confusion",
     "Distill",
     "DistillConfig",
     "LabelRow",
     "MultiLabel",
     "Prediction",
+    "Predictions",
     "PseudoLabels",
     "RealAccuracy",
     "Supervised",

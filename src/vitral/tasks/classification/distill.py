@@ -16,7 +16,9 @@ from torch.nn import functional
 
 from vitral.errors import ConfigError
 from vitral.models import DeiT
+from vitral.tasks.base import ObjectiveContext
 from vitral.tasks.classification.supervised import softmax_loss
+from vitral.tasks.classification.teacher import read_teacher
 from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
 from vitral.validation import between, fraction, one_of
 
@@ -26,6 +28,7 @@ class DistillConfig(ObjectiveConfig):
     """Teacher, and weight of its loss."""
 
     NAME: ClassVar[str] = "distill"
+    NEEDS_TEACHER: ClassVar[bool] = True
 
     teacher: str = ""
     """Teacher: a run, a model folder or a file of weights, with a head for the
@@ -44,6 +47,10 @@ class DistillConfig(ObjectiveConfig):
 
     smoothing: float = 0.0
     """Label smoothing of the labels' loss, in [0, 1); never of the teacher's."""
+
+    def teacher_path(self) -> str:
+        """Return the path of the teacher."""
+        return self.teacher
 
     def __post_init__(self) -> None:
         one_of(("hard", "soft"), kind=self.kind)
@@ -158,3 +165,18 @@ def _check_classes(student: Tensor, teacher: Tensor, target: Tensor) -> None:
             f"{shapes[0]}, {shapes[1]} and {shapes[2]}. Build the student with "
             f"num_classes={shapes[2][-1]}, and take a teacher of these classes."
         )
+
+
+def build_distillation(
+    settings: DistillConfig, model: nn.Module, context: ObjectiveContext
+) -> Distill:
+    """Return the objective with the teacher that `settings` names.
+
+    Raises:
+        ConfigError: the teacher is missing or knows other classes.
+        WeightsError: the teacher cannot be read.
+    """
+    teacher = context.teacher or read_teacher(
+        settings.teacher, context.preprocess, context.names
+    )
+    return Distill(model, teacher, settings)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from vitral.errors import DataError
 from vitral.evaluation.intervals import Interval, wilson
-from vitral.evaluation.stored import StoredResult
+from vitral.tasks.result import Headline, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class LabelRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MultiLabel(StoredResult):
+class MultiLabel(Result):
     """Result of one multi-label model on one split; shares in 0..1."""
 
     KIND = "multilabel"
@@ -59,6 +59,29 @@ class MultiLabel(StoredResult):
             "macro_f1": self.macro_f1,
             "exact_match": self.exact_match,
         }
+
+    def headline(self) -> Headline:
+        """Return the share of images with every label right."""
+        return Headline(
+            field="exact_match",
+            name="every label right",
+            value=self.exact_match,
+            interval=self.exact_match_interval,
+        )
+
+    def monitored(self) -> dict[str, float]:
+        """Return the mean average precision as accuracy, and the exact matches."""
+        return {
+            "accuracy": self.mean_average_precision,
+            "exact_match": self.exact_match,
+        }
+
+    def sentence(self, noun: str) -> str:
+        """Return the mean average precision."""
+        return (
+            f"mean average precision {100 * self.mean_average_precision:.1f} % on "
+            f"{self.n} {noun}"
+        )
 
 
 def multilabel(

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from vitral.errors import DataError
-from vitral.evaluation.intervals import Interval, wilson
-from vitral.evaluation.stored import StoredResult
+from vitral.errors import ConfigError, DataError
+from vitral.evaluation.intervals import Interval, format_percent, wilson
+from vitral.tasks.classification.predictions import read_predictions
+from vitral.tasks.result import SecondResult
 
 _FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.")
 NO_ANSWER = -1
@@ -22,7 +23,7 @@ NO_ANSWER = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class RealAccuracy(StoredResult):
+class RealAccuracy(SecondResult):
     """Share of images whose answer is among the accepted labels."""
 
     KIND = "real"
@@ -34,6 +35,14 @@ class RealAccuracy(StoredResult):
     accuracy: float
     interval: Interval
     """Wilson's, 95 %."""
+
+    def sentence(self) -> str:
+        """Return the accuracy with its interval."""
+        return (
+            f"ReaL: {100 * self.accuracy:.1f} % of {self.n:,} images right (95 % "
+            f"interval {format_percent(self.interval)}; {self.left_out:,} without an "
+            "accepted label left out)"
+        )
 
 
 def real_accuracy(
@@ -116,3 +125,28 @@ def accepted_labels(
             )
         accepted.append(real[image_id - 1])
     return tuple(accepted)
+
+
+def read_imagenet_real(path: Path, data: str) -> tuple[frozenset[int], ...]:
+    """Read real.json for a data set, which must be `imagenet`.
+
+    Raises:
+        ConfigError: it is another data set.
+        DataError: see `read_real`.
+    """
+    if data != "imagenet":
+        raise ConfigError(
+            "`real` holds labels of ImageNet's validation images and goes with the "
+            f"data set imagenet alone: got {data}. Leave it out."
+        )
+    return read_real(path)
+
+
+def score_table(
+    table: Path, classes: Sequence[str], accepted: Sequence[frozenset[int]]
+) -> RealAccuracy:
+    """Score a table of predictions; `classes` are in ImageNet's order."""
+    indices = {name: index for index, name in enumerate(classes)}
+    rows = read_predictions(table)
+    answers = np.array([indices.get(row.predicted, NO_ANSWER) for row in rows])
+    return real_accuracy(answers, accepted_labels([row.path for row in rows], accepted))

@@ -1,13 +1,14 @@
 """Result of a classifier's evaluation: dataclasses and their JSON form."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from vitral.evaluation.intervals import Interval
-from vitral.evaluation.stored import StoredResult
 from vitral.tasks.classification.calibration import Bin, CalibratedMetrics
+from vitral.tasks.result import Headline, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Confusion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification(StoredResult):
+class Classification(Result):
     """Result of one model on one split; shares are in 0..1, intervals 95 %."""
 
     KIND = "classification"
@@ -96,3 +97,69 @@ class Classification(StoredResult):
             "majority": self.majority,
         }
         return {name: value for name, value in values.items() if value is not None}
+
+    def headline(self) -> Headline:
+        """Return the accuracy."""
+        return Headline(
+            field="top1",
+            name="right",
+            value=self.top1,
+            interval=self.top1_interval,
+        )
+
+    def monitored(self) -> dict[str, float]:
+        """Return loss, accuracy and macro-F1."""
+        return {
+            "loss": self.nll or 0.0,
+            "accuracy": self.top1,
+            "macro_f1": self.macro_f1,
+        }
+
+    def sentence(self, noun: str) -> str:
+        """Return the accuracy with its interval, beside the most frequent class."""
+        return (
+            f"{_percent(self.top1)} of {self.n} {noun} right (95 % interval "
+            f"{_percent(self.top1_interval.low)} to "
+            f"{_percent(self.top1_interval.high)}; always answering "
+            f"{self.majority_class} {_percent(self.majority)})"
+        )
+
+    def lines(self, split: str) -> list[str]:
+        """Return a line a class, and one on the temperature."""
+        return [*self._class_lines(), *self._calibration_lines(split)]
+
+    def fitted(self) -> dict[str, Any]:
+        """Return the temperature."""
+        if self.calibrated is None:
+            return {}
+        return {"temperature": self.calibrated.temperature}
+
+    def _class_lines(self) -> list[str]:
+        lines = [
+            f"  {'class':20} {'images':>7} {'recall':>8}   95 % interval  precision"
+        ]
+        for row in self.per_class:
+            recall = "-" if row.recall is None else f"{100 * row.recall:.1f} %"
+            precision = "-" if row.precision is None else f"{100 * row.precision:.1f} %"
+            low, high = row.recall_interval
+            interval = f"{100 * low:5.1f} to {100 * high:5.1f}"
+            lines.append(
+                f"  {row.name[:20]:20} {row.support:7} {recall:>8}   {interval:>14}"
+                f"  {precision:>9}"
+            )
+        return lines
+
+    def _calibration_lines(self, split: str) -> list[str]:
+        metrics = self.calibrated
+        if metrics is None:
+            return []
+        same = ", the same images" if metrics.fitted_on == split else ""
+        return [
+            f"temperature {metrics.temperature:.2f}, fitted on {metrics.fitted_n:,} "
+            f"images of {metrics.fitted_on}{same}: calibration error "
+            f"{self.ece or 0.0:.3f} without, {metrics.ece:.3f} with it"
+        ]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"

@@ -6,7 +6,7 @@ objective; only the encoder is saved. Written from the formulas.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -15,8 +15,15 @@ from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 from vitral.layers import Grid
-from vitral.models import ViT
-from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
+from vitral.layers.patch import patch_grid
+from vitral.models import ModelConfig, ViT, ViTConfig
+from vitral.models.vit import block_macs
+from vitral.tasks.objective import (
+    BatchLike,
+    ObjectiveConfig,
+    saved_macs,
+    upcast_half,
+)
 from vitral.tasks.representation.draws import draw_key, uniform
 from vitral.tasks.representation.mae_decoder import Decoder, reset_linears, sincos
 from vitral.tasks.representation.patches import (
@@ -34,6 +41,8 @@ class MAEConfig(ObjectiveConfig):
     """Masking, target and decoder sizes of a masked autoencoder."""
 
     NAME: ClassVar[str] = "mae"
+    TASK: ClassVar[str] = "representation"
+    MONITOR: ClassVar[str] = "loss"
     LABELS: ClassVar[bool] = False
 
     mask_ratio: float = 0.75
@@ -51,6 +60,27 @@ class MAEConfig(ObjectiveConfig):
 
     decoder_heads: int = 16
     """Heads of each of its blocks."""
+
+    def count_macs(self, model: ModelConfig, size: tuple[int, int]) -> int:
+        """Count the encoder on the visible patches, and the decoder on all."""
+        if not isinstance(model, ViTConfig):
+            return model.macs(size)
+        grid = patch_grid(size, model.patch_hw)
+        patches, visible = math.prod(grid), num_visible(grid, self.mask_ratio)
+        decoder = self._decoder_macs(model, patches, visible + model.num_prefix_tokens)
+        return model.macs(size) - saved_macs(model, patches, visible) + decoder
+
+    def _decoder_macs(self, model: ViTConfig, patches: int, visible: int) -> int:
+        """Count the decoder: input map, blocks on all patches, output map."""
+        dim = self.decoder_dim
+        tokens = patches + model.num_prefix_tokens
+        blocks = self.decoder_depth * block_macs(tokens, dim, dim, 2 * dim * 4 * dim)
+        pixels = math.prod(model.patch_hw) * model.in_chans
+        return visible * model.embed_dim * dim + blocks + tokens * dim * pixels
+
+    def shrink(self) -> "MAEConfig":
+        """Return the settings with a small decoder."""
+        return replace(self, decoder_dim=24, decoder_depth=1, decoder_heads=3)
 
     def __post_init__(self) -> None:
         if not 0 < self.mask_ratio < 1:

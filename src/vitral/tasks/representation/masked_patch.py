@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from vitral.errors import ConfigError
 from vitral.layers import patch_grid
-from vitral.models import ViT
+from vitral.models import ModelConfig, ViT, ViTConfig
 from vitral.models.base import require_input
 from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
 from vitral.tasks.representation.draws import draw_key, uniform
@@ -44,6 +44,8 @@ class MaskedPatchConfig(ObjectiveConfig):
     """Corruption of the patches, and the prediction target."""
 
     NAME: ClassVar[str] = "masked_patch"
+    TASK: ClassVar[str] = "representation"
+    MONITOR: ClassVar[str] = "loss"
     LABELS: ClassVar[bool] = False
 
     target: Target = "mean_colour"
@@ -60,6 +62,15 @@ class MaskedPatchConfig(ObjectiveConfig):
     swapped: float = 0.1
     """Share of the corrupted that become another patch's embedding, of any image of
     the batch (our choice); the rest of them stays as it is."""
+
+    def count_macs(self, model: ModelConfig, size: tuple[int, int]) -> int:
+        """Count the encoder, and the prediction of the corrupted patches."""
+        if not isinstance(model, ViTConfig):
+            return model.macs(size)
+        patches = math.prod(patch_grid(size, model.patch_hw))
+        corrupted = max(round(self.corrupted * patches), 1)
+        head = corrupted * model.embed_dim * num_outputs(self, model.patch_hw)
+        return model.macs(size) + head
 
     def __post_init__(self) -> None:
         one_of(get_args(Target), target=self.target)

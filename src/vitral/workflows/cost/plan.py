@@ -13,24 +13,20 @@ from torch import nn
 
 import vitral.models
 import vitral.weights
-from vitral.data import Batch, ClassTarget, Preprocess
+from vitral.data import Batch, Preprocess
 from vitral.models import (
     ModelConfig,
     VisionModel,
     count_parameters,
     get_model_name,
 )
-from vitral.tasks.classification import Distill, DistillConfig
+from vitral.tasks import Labels, ObjectiveContext, get_task
 from vitral.training import lr_at, steps_for
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.cost.activations import activation_bytes
 from vitral.workflows.cost.dataset_sizes import DatasetSize, get_dataset_size
 from vitral.workflows.cost.macs import count_macs
-from vitral.workflows.train import (
-    build_optimizer,
-    resolve_model_config,
-    wrap_model,
-)
+from vitral.workflows.train import build_optimizer, resolve_model_config
 
 FLOPS_PER_MAC = 6
 """Two FLOPs of a multiply-accumulate forward, four backward, as in arXiv 2010.11929,
@@ -43,6 +39,8 @@ BYTES_PER_FLOAT = 4
 class Workload:
     """Images, updates and compute of a run."""
 
+    task: str
+    """Name of the task."""
     size: DatasetSize
     """Training images and classes."""
     model: ModelConfig
@@ -138,6 +136,7 @@ def estimate_workload(config: TrainConfig) -> Workload:
     shapes = vitral.models.tensor_shapes(model)
     return Workload(
         size=size,
+        task=config.objective.TASK,
         model=model,
         name=get_model_name(model) or config.model,
         parameters=sum(math.prod(shape) for shape in shapes.values()),
@@ -161,8 +160,8 @@ def estimate_memory(
         objective = build_dummy_objective(config, model, work)
     optimizer = build_optimizer(config.optim, model, objective)
     num_weights = count_parameters(objective)
-    if isinstance(objective, Distill):  # which hides its teacher
-        num_weights += count_parameters(objective.teacher)
+    if config.objective.NEEDS_TEACHER:  # which the objective hides
+        num_weights += count_parameters(objective.teacher)  # type: ignore[arg-type]
     num_trainable = count_parameters(objective, trainable=True)
     microbatch = math.ceil(config.batch_size / devices / config.loop.accumulate)
     num_ema = count_parameters(model) if config.loop.ema else 0
@@ -186,10 +185,7 @@ def make_dummy_batch(work: Workload, images: int) -> Batch:
     """Return a batch of the run's shapes with uninitialized values."""
     return Batch(
         image=torch.empty(images, *work.model.input_shape),
-        target=ClassTarget(
-            torch.empty(images, work.size.classes),
-            torch.empty(images, dtype=torch.int64),
-        ),
+        target=get_task(work.task).dummy_target(images, work.size.classes),
         id=tuple(str(index) for index in range(images)),
     )
 
@@ -209,27 +205,27 @@ def build_dummy_objective(
     config: TrainConfig, model: VisionModel, work: Workload
 ) -> nn.Module:
     """Build the objective as `train` does, with a teacher without storage."""
+    settings, names = config.objective, tuple(map(str, range(work.size.classes)))
     teacher_config = _read_teacher_config(config)
     teacher = (
         vitral.models.build_model(teacher_config)
         if teacher_config
         else _UnknownTeacher(work.size.classes)
     )
-    return wrap_model(
-        config.objective,
-        model,
-        teacher,
+    context = ObjectiveContext(
         preprocess=Preprocess(image_size=work.model.image_hw),
+        names=names,
+        labels=Labels(names=names),
         fresh=not config.weights,
+        teacher=teacher,
     )
+    return get_task(settings.TASK).build_objective(settings, model, context)
 
 
 def _read_teacher_config(config: TrainConfig) -> ModelConfig | None:
     """Read the settings of the teacher; None if there is none, or not yet."""
-    settings = config.objective
-    if not isinstance(settings, DistillConfig) or not settings.teacher:
-        return None
-    return vitral.weights.read(settings.teacher).config
+    path = config.objective.teacher_path()
+    return vitral.weights.read(path).config if path else None
 
 
 def _optimizer_state_bytes(

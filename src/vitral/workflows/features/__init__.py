@@ -1,6 +1,6 @@
 """Extract features, cache them, and fit probes on them."""
 
-from vitral.workflows.features.cache import ExtractedFeatures, extract_features
+from vitral.tasks.features import ExtractedFeatures, extract_features
 from vitral.workflows.features.cache_key import content_hash, weights_file_hash
 from vitral.workflows.features.extract import (
     SplitFeatures,

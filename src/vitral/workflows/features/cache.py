@@ -10,23 +10,27 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 import vitral.weights
 from vitral.atomic_io import TEMPORARY_SUFFIX, sha256_file, write_atomic, write_json
-from vitral.data import BadFile, Dataset, Example, Loader, Preprocess
-from vitral.errors import ConfigError, DataError
+from vitral.data import Dataset, Example, Loader, Preprocess, split_loader
+from vitral.errors import ConfigError
 from vitral.models import VisionModel
+from vitral.tasks.features import (
+    ExtractedFeatures,
+    attach_targets,
+    extract_features,
+    iter_features,
+)
 from vitral.workflows.features.cache_key import make_cache_key
-from vitral.workflows.inference import split_loader
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +39,6 @@ ABANDONED_SECONDS = 3600.0
 HALF_WRITTEN = re.compile(
     rf"\.[0-9a-f]{{32}}\.(f32|json)\.\d+{re.escape(TEMPORARY_SUFFIX)}"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractedFeatures:
-    """Features and labels, in the order of the data set."""
-
-    x: Float[Tensor, "examples dim"]
-    """float32; changes of a memory-mapped tensor do not reach the disk."""
-    y: Int[Tensor, " examples"]
-    ids: tuple[str, ...]
-    bad: tuple[BadFile, ...]
-    """Images that could not be decoded; they have no row."""
 
 
 def default_cache_folder() -> Path:
@@ -126,16 +118,6 @@ def make_loader(
     return split_loader(
         dataset, split, preprocess, batch_size=batch_size, workers=workers
     )
-
-
-def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:
-    """Compute the features of a loader's images, in memory only.
-
-    Raises:
-        DataError: none of the images can be decoded.
-    """
-    x = torch.cat(list(_iter_features(model, loader)))
-    return _attach_labels(x, loader.examples, dict(loader.failures))
 
 
 def log_skipped(
@@ -223,7 +205,7 @@ def _read_entry(entry: _CacheEntry, examples: tuple[Example, ...]) -> ExtractedF
         raise _DamagedEntryError(f"it has {size} bytes where {expected} were written")
     if sha256_file(entry.features_file) != digest:
         raise _DamagedEntryError("its bytes are not those that were written")
-    return _attach_labels(_open_memmap(entry.features_file, rows, dim), examples, bad)
+    return attach_targets(_open_memmap(entry.features_file, rows, dim), examples, bad)
 
 
 def _compute_entry(
@@ -238,7 +220,7 @@ def _compute_entry(
 
     def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            for x in _iter_features(model, loader):
+            for x in iter_features(model, loader):
                 values = x.numpy().astype("<f4").tobytes()
                 file.write(values)
                 digest.update(values)
@@ -248,7 +230,7 @@ def _compute_entry(
     bad = dict(loader.failures)
     manifest = {"key": entry.key, "shape": shape, "sha256": digest.hexdigest()}
     write_json(entry.manifest, {**manifest, "bad": bad})
-    return _attach_labels(
+    return attach_targets(
         _open_memmap(entry.features_file, *shape), loader.examples, bad
     )
 
@@ -269,47 +251,6 @@ def _remove_abandoned(folder: Path) -> None:
 def _open_memmap(file: Path, rows: int, dim: int) -> Float[Tensor, "examples dim"]:
     # Copy on write: torch needs writable memory, and the file must not change.
     return torch.from_numpy(np.memmap(file, dtype="<f4", mode="c", shape=(rows, dim)))
-
-
-def _attach_labels(
-    x: Tensor, examples: tuple[Example, ...], bad: dict[str, str]
-) -> ExtractedFeatures:
-    good = [example for example in examples if example.id not in bad]
-    return ExtractedFeatures(
-        x=x,
-        y=torch.tensor([example.label[0] for example in good]),
-        ids=tuple(example.id for example in good),
-        bad=tuple(
-            BadFile(
-                path=example.id,
-                reason=bad[example.id],
-                split=example.split,
-                label=example.label,
-                target=example.target,
-            )
-            for example in examples
-            if example.id in bad
-        ),
-    )
-
-
-def _iter_features(model: VisionModel, loader: Loader) -> Iterator[Tensor]:
-    """Yield the features of each batch: float32 [batch, dim] on the CPU."""
-    model.eval()
-    parameter = next(model.parameters())
-    images = 0
-    for batch in loader.epoch(0):
-        image = batch.image.to(parameter.device, parameter.dtype)
-        with torch.no_grad():
-            pooled = model.forward_pool(model.forward_features(image))
-        yield pooled.float().cpu()
-        images += len(batch.id)
-    if not images:
-        first = loader.failures[0]
-        raise DataError(
-            f"None of the {len(loader.examples)} images can be decoded, first "
-            f"{first.id}: {first.reason}. Run `vitral data check`."
-        )
 
 
 def _resolve_model(

@@ -11,13 +11,13 @@ import vitral.data
 import vitral.weights
 from vitral.data import Dataset, InputKind, Preprocess, input_kind
 from vitral.data.split import held_out
-from vitral.errors import ConfigError, DataError
+from vitral.errors import ConfigError
 from vitral.models import VisionModel
+from vitral.tasks import ObjectiveConfig, get_task
+from vitral.tasks.features import ExtractedFeatures, extract_features
 from vitral.workflows.dataset import open_run_data
 from vitral.workflows.features.cache import (
-    ExtractedFeatures,
     cached_features,
-    extract_features,
     log_skipped,
     make_loader,
 )
@@ -149,11 +149,8 @@ def held_out_split(dataset: Dataset) -> str:
         ConfigError: the data has neither, or no train.
         DataError: the images have several labels each.
     """
-    if dataset.multi_label:
-        raise DataError(
-            f"The images of {dataset.name} have several labels each, and weights are "
-            "evaluated with one class an image. Give a data set with one label each."
-        )
+    task = get_task(ObjectiveConfig.TASK)
+    task.require("features", task.labels_of(dataset), dataset.name)
     counts = dataset.counts()
     measured = held_out(counts)
     if "train" not in counts or not measured:

@@ -129,6 +129,12 @@ class _Job:
     paths: JobPaths
     progress: _ProgressCounter
 
+    def writer(self) -> Writer:
+        """Return the writer of the job's format."""
+        run = self.options.run
+        types = run.task.row_types(run.labels)
+        return WRITERS[self.plan.settings["format"]](types)
+
 
 def predict_files(
     run: Run | str | Path,
@@ -162,7 +168,8 @@ def predict_files(
     opened.require_head()
     paths = JobPaths.from_output(Path(out))
     form = resolve_format(form, paths.out)
-    WRITERS[form]()  # refuses before the first prediction if a package is missing
+    types = opened.task.row_types(opened.labels)
+    WRITERS[form](types)  # refuses before the first prediction if a package is missing
     patterns = [files] if isinstance(files, str | Path) else list(files)
     batch_size = opened.preprocess.batch_size(batch_size)
     target = pick_device(device)
@@ -197,7 +204,8 @@ def predict_files(
             else:
                 _predict_parts(job, parts, threading.Event())
         all_gather(0)  # all parts are written
-        unreadable = broadcast_from_rank_zero(lambda: _merge_parts(plan, paths))
+        writer = WRITERS[form](types)
+        unreadable = broadcast_from_rank_zero(lambda: _merge_parts(plan, paths, writer))
     if is_rank_zero:
         remove_empty_work_folder(paths)
     return PredictResult(
@@ -222,7 +230,7 @@ def _lock_work_folder(job_paths: JobPaths, stack: ExitStack) -> None:
 
 def _predict_parts(job: _Job, parts: Iterable[int], stopped: threading.Event) -> None:
     """Write the parts of one thread, until another one fails."""
-    form = job.plan.settings["format"]
+    form, writer = job.plan.settings["format"], job.writer()
     to_read, to_write = itertools.tee(parts)
     tasks = (b for part in to_read for b in job.plan.iter_batches(job.paths, part))
     preprocess, workers = job.options.run.preprocess, job.options.workers
@@ -237,15 +245,14 @@ def _predict_parts(job: _Job, parts: Iterable[int], stopped: threading.Event) ->
                 return
             if len(rows) == job.plan.part_size(part):
                 break
-        WRITERS[form]().write(job.paths.part(part, form), rows)
+        writer.write(job.paths.part(part, form), rows)
 
 
-def _merge_parts(plan: PredictionPlan, job_paths: JobPaths) -> int:
+def _merge_parts(plan: PredictionPlan, job_paths: JobPaths, writer: Writer) -> int:
     """Merge the parts, mark the job complete, and return its unreadable files."""
     if plan.unreadable is not None:
         return plan.unreadable
     form = plan.settings["format"]
-    writer = WRITERS[form]()
     parts = [job_paths.part(i, form) for i in range(len(plan.listing.part_offsets))]
     counts = [writer.count(part) for part in parts]
     files, unreadable = (sum(column) for column in zip(*counts, strict=True))

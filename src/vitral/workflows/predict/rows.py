@@ -35,24 +35,17 @@ def predict_batch_rows(
 ) -> list[PredictionRow]:
     """Return the rows of one decoded batch."""
     run = options.run
-    probabilities = iter(
-        () if batch.pixels is None else run.probabilities(batch.pixels)
+    answers = iter(
+        ()
+        if batch.pixels is None
+        else run.decode(run.predict_outputs(batch.pixels), top=options.top)
     )
-    rows = []
-    for path, reason in zip(batch.paths, batch.reasons, strict=True):
-        if reason:
-            rows.append(PredictionRow(path=str(path), error=reason))
-            continue
-        best = run.top_classes(next(probabilities), options.top)
-        rows.append(
-            PredictionRow(
-                path=str(path),
-                label=best.label,
-                confidence=best.confidence,
-                probabilities=best.probabilities,
-            )
-        )
-    return rows
+    return [
+        PredictionRow(str(path), error=reason)
+        if reason
+        else PredictionRow(str(path), next(answers))
+        for path, reason in zip(batch.paths, batch.reasons, strict=True)
+    ]
 
 
 def move_model(run: Run, device: torch.device) -> None:

@@ -9,16 +9,17 @@ import io
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitral.atomic_io import write_atomic
 from vitral.errors import ConfigError, MissingExtraError
+from vitral.tasks import Answer
 
-COLUMNS = ("path", "label", "confidence", "error")
-"""Columns of a CSV file."""
+Types = Mapping[str, type]
+"""Columns of a task's answers: text, number, or numbers by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,8 @@ class PredictionRow:
     """The prediction for one file, or the error of reading it."""
 
     path: str
-    label: str = ""
-    confidence: float = 0.0
-    probabilities: dict[str, float] | None = None
-    """The most probable classes, the highest first; None for an unreadable file."""
+    answer: Answer | None = None
+    """None for an unreadable file."""
     error: str = ""
 
 
@@ -37,6 +36,9 @@ class Writer(ABC):
     """Base class of the output formats."""
 
     suffix: str
+
+    def __init__(self, types: Types) -> None:
+        self.types = types
 
     @abstractmethod
     def write(self, path: Path, rows: Sequence[PredictionRow]) -> None:
@@ -54,7 +56,10 @@ class Writer(ABC):
 class _LineWriter(Writer):
     """A text format: merging concatenates the parts, with one header."""
 
-    header = ""
+    @property
+    def header(self) -> str:
+        """Return the first line, with its line break; empty without one."""
+        return ""
 
     @abstractmethod
     def format_row(self, row: PredictionRow) -> str:
@@ -79,11 +84,7 @@ class JsonLinesWriter(_LineWriter):
 
     def format_row(self, row: PredictionRow) -> str:
         values: dict[str, Any] = {"path": row.path}
-        if row.error:
-            values["error"] = row.error
-        else:
-            values |= {"label": row.label, "confidence": row.confidence}
-            values["probabilities"] = row.probabilities
+        values |= {"error": row.error} if row.answer is None else row.answer.row()
         return json.dumps(values) + "\n"
 
     def count(self, path: Path) -> tuple[int, int]:
@@ -96,16 +97,22 @@ class CsvWriter(_LineWriter):
     """One row per file; a name with a comma, a quote or a line break is quoted."""
 
     suffix = ".csv"
-    header = ",".join(COLUMNS) + "\n"
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns between path and error: those with one value."""
+        return tuple(name for name, kind in self.types.items() if kind is not dict)
+
+    @property
+    def header(self) -> str:
+        """Return the line of names."""
+        return _csv_line(["path", *self.columns, "error"])
 
     def format_row(self, row: PredictionRow) -> str:
-        confidence = "" if row.error else f"{row.confidence:.6g}"
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(
-            [_escape_surrogates(row.path), row.label, confidence, row.error]
-        )
-        return text.getvalue()
+        """Return a row as text, with its line break."""
+        values = {} if row.answer is None else row.answer.row()
+        cells = [_format_cell(values.get(name)) for name in self.columns]
+        return _csv_line([_escape_surrogates(row.path), *cells, row.error])
 
     def count(self, path: Path) -> tuple[int, int]:
         with path.open(encoding="utf-8", newline="") as file:
@@ -114,11 +121,12 @@ class CsvWriter(_LineWriter):
 
 
 class ParquetWriter(Writer):
-    """One row group per part; `probabilities` maps a class to its probability."""
+    """One row group per part; numbers by name are a map."""
 
     suffix = ".parquet"
 
-    def __init__(self) -> None:
+    def __init__(self, types: Types) -> None:
+        super().__init__(types)
         if importlib.util.find_spec("pyarrow") is None:
             raise MissingExtraError(
                 "Parquet is written with pyarrow, which is not installed: "
@@ -126,30 +134,30 @@ class ParquetWriter(Writer):
             )
         import pyarrow as pa
 
+        arrow = {
+            str: pa.string(),
+            float: pa.float64(),
+            dict: pa.map_(pa.string(), pa.float64()),
+        }
+        columns = [(name, arrow[kind]) for name, kind in types.items()]
         self.schema = pa.schema(
-            [
-                ("path", pa.string()),
-                ("label", pa.string()),
-                ("confidence", pa.float64()),
-                ("probabilities", pa.map_(pa.string(), pa.float64())),
-                ("error", pa.string()),
-            ]
+            [("path", pa.string()), *columns, ("error", pa.string())]
         )
 
     def write(self, path: Path, rows: Sequence[PredictionRow]) -> None:
         import pyarrow as pa
         import pyarrow.parquet
 
-        columns = {
-            "path": [_escape_surrogates(row.path) for row in rows],
-            "label": [None if row.error else row.label for row in rows],
-            "confidence": [None if row.error else row.confidence for row in rows],
-            "probabilities": [
-                None if row.probabilities is None else list(row.probabilities.items())
-                for row in rows
-            ],
-            "error": [row.error or None for row in rows],
+        answers = [None if row.answer is None else row.answer.row() for row in rows]
+        columns: dict[str, list[Any]] = {
+            "path": [_escape_surrogates(row.path) for row in rows]
         }
+        for name, kind in self.types.items():
+            values = [None if row is None else row[name] for row in answers]
+            if kind is dict:
+                values = [v if v is None else list(v.items()) for v in values]
+            columns[name] = values
+        columns["error"] = [row.error or None for row in rows]
         table = pa.table(columns, schema=self.schema)
         write_atomic(path, lambda file: pyarrow.parquet.write_table(table, file))
 
@@ -206,6 +214,18 @@ def resolve_format(name: str, out: Path | None) -> str:
 def is_file_name(out: Path) -> bool:
     """Return whether the suffix of `out` names one file, not a folder of parts."""
     return out.suffix.lower() in (".json", ".ndjson", *(f".{name}" for name in WRITERS))
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
+
+
+def _format_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _escape_surrogates(text: str) -> str:

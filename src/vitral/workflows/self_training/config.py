@@ -8,7 +8,7 @@ from typing import Any
 from vitral.atomic_io import write_json
 from vitral.data.sources import read_pseudo_data
 from vitral.errors import ConfigError, DataError
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks import get_task
 from vitral.tasks.classification.noisy_student import THRESHOLD, check_settings
 from vitral.validation import above_zero
 from vitral.workflows.config import TrainConfig
@@ -94,7 +94,7 @@ def student_config(config: TrainConfig, data: Path) -> TrainConfig:
     The targets of the labelled images hold the label smoothing, so that it does not
     change the teacher's probabilities.
     """
-    objective = replace(require_softmax(config), smoothing=0.0)
+    objective = replace(config.objective, smoothing=0.0)  # type: ignore[call-arg]
     return replace(
         config, data=str(data), val=0.0, test=0.0, group_by="", objective=objective
     )
@@ -124,16 +124,6 @@ def absolute_path(data: str) -> str:
     return str(Path(data).resolve()) if Path(data).exists() else data
 
 
-def require_softmax(config: TrainConfig) -> SupervisedConfig:
-    objective = config.objective
-    if not isinstance(objective, SupervisedConfig) or objective.loss != "softmax":
-        raise ConfigError(
-            "A student of self-training learns one class an image with the softmax "
-            "loss: leave `--objective` and `--loss` as they are."
-        )
-    return objective
-
-
 def read_temperature(teacher: Run) -> float:
     calibrated = teacher.metrics.get("val", {}).get("calibrated")
     if not isinstance(calibrated, dict):
@@ -142,3 +132,9 @@ def read_temperature(teacher: Run) -> float:
             "split. Leave `--calibrated` out."
         )
     return float(calibrated["temperature"])
+
+
+def student_smoothing(config: TrainConfig) -> float:
+    """Return the label smoothing of a student; refuse one that cannot be one."""
+    task = get_task(config.objective.TASK)
+    return task.student_smoothing(config.objective)

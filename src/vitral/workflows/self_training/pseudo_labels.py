@@ -16,13 +16,13 @@ import torch
 
 import vitral.data
 from vitral.atomic_io import write_atomic, write_json
-from vitral.data import Dataset, read_unlabelled
+from vitral.data import Dataset, read_unlabelled, split_loader
 from vitral.data.example import Example
 from vitral.data.sources import TABLE, PseudoData
 from vitral.errors import ConfigError, DataError
-from vitral.tasks.classification import softmax
+from vitral.tasks.classification import ClassMetric, softmax
 from vitral.tasks.classification.noisy_student import PseudoLabels
-from vitral.workflows.inference import predict_batches, split_loader
+from vitral.workflows.inference import measure_batches
 from vitral.workflows.run import Run
 
 DATA_FILE = "data.json"
@@ -165,9 +165,10 @@ def predict_unlabeled(
         batch_size=run.preprocess.batch_size(),
         workers=workers,
     )
-    predictions = predict_batches(
-        run.model, loader.epoch(0), device=device, spec=run.inference_spec
-    )
+    metric = ClassMetric(run.labels)
+    spec = run.inference_spec
+    measure_batches(run.model, loader.epoch(0), metric, device=device, spec=spec)
+    predictions = metric.predictions()
     return TeacherPredictions(
         predictions.ids, softmax(predictions.logits.astype(np.float64) / temperature)
     )

@@ -9,7 +9,6 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,8 +19,6 @@ from vitral.data import Dataset
 from vitral.data.sources import PseudoData
 from vitral.data.split import held_out, save
 from vitral.errors import ConfigError, DataError
-from vitral.evaluation import Interval
-from vitral.tasks.classification import Classification
 from vitral.tasks.classification.noisy_student import PseudoLabels, pseudo_labels
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.dataset import apply_split, open_data
@@ -36,9 +33,9 @@ from vitral.workflows.self_training.config import (
     find_last_round,
     labeled_source,
     read_temperature,
-    require_softmax,
     start_or_resume,
     student_config,
+    student_smoothing,
 )
 from vitral.workflows.self_training.pseudo_labels import (
     DATA_FILE,
@@ -51,22 +48,15 @@ from vitral.workflows.self_training.pseudo_labels import (
     write_labels,
 )
 from vitral.workflows.self_training.report import read_truth, write_pseudo_report
+from vitral.workflows.self_training.results import (
+    RoundResult,
+    make_result,
+    round_results,
+)
 from vitral.workflows.self_training.student_noise import student_notes
 from vitral.workflows.train import train
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class RoundResult:
-    """Accuracy of a teacher or a student on the held-out images."""
-
-    name: str
-    """`teacher`, or `round 2`."""
-    path: Path
-    accuracy: float
-    interval: Interval
-    n: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +101,7 @@ def self_train(
         VitralError: raised by `train`.
     """
     out, settings = Path(out), settings or SelfTrainingConfig()
-    require_softmax(config)  # refuses before anything is written
+    student_smoothing(config)  # refuses before anything is written
     runner = _RoundRunner(
         config=config,
         unlabelled=str(unlabelled),
@@ -174,7 +164,7 @@ class _RoundRunner:
                 student = student_config(self.config, labels / DATA_FILE)
                 train(student, folder, resume=True, runtime=self.runtime)
             latest = Run(folder)
-            results += _round_results(f"round {index}", latest, split)
+            results += round_results(f"round {index}", latest, split)
         return self._write_result(split, results)
 
     def _get_teacher(self) -> Run:
@@ -191,7 +181,8 @@ class _RoundRunner:
         """Open the labelled images with the splits of the teacher's run."""
         config = self.config
         dataset = open_data(config)
-        if teacher.classes != dataset.classes or teacher.multi_label:
+        teacher.task.require("pseudo-labels", teacher.labels, str(teacher.path))
+        if teacher.classes != dataset.classes:
             raise ConfigError(
                 f"The teacher {teacher.path} answers one of "
                 f"{', '.join(teacher.classes[:5])}, and {config.data} has "
@@ -245,7 +236,7 @@ class _RoundRunner:
             test=config.test,
             split="../split.csv",
             unlabelled=absolute_path(self.unlabelled),
-            smoothing=require_softmax(config).smoothing,
+            smoothing=student_smoothing(config),
             labelled_copies=copies[0],
             pseudo_copies=copies[1],
         )
@@ -318,7 +309,7 @@ class _RoundRunner:
                 teacher, audit.dataset, split, bad=bad, device=device, folder=folder
             )
         values = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
-        return split, (_make_result("teacher", teacher.path, values),)
+        return split, (make_result("teacher", teacher.path, values),)
 
     def _write_result(
         self, split: str, results: tuple[RoundResult, ...]
@@ -338,13 +329,3 @@ class _RoundRunner:
         return SelfTrainingResult(
             out=self.out, split=split, results=results, comparison=comparison
         )
-
-
-def _round_results(name: str, run: Run, split: str) -> tuple[RoundResult, ...]:
-    values = run.metrics.get(split)
-    return () if values is None else (_make_result(name, run.path, values),)
-
-
-def _make_result(name: str, path: Path, values: dict[str, Any]) -> RoundResult:
-    result = Classification.from_dict(values)
-    return RoundResult(name, path, result.top1, result.top1_interval, result.n)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,18 +22,17 @@ from vitral.models import (
     get_model_name,
 )
 from vitral.models.base import HEADS
-from vitral.tasks.classification import Classification
+from vitral.tasks import Monitor, MonitorContext, get_task
 from vitral.training import OptimConfig, create_optimizer, parameter_groups
 from vitral.training.distributed import broadcast_from_rank_zero, get_rank
 from vitral.training.fit import EpochBatches
 from vitral.weights import Ledger, WeightsSource
 from vitral.workflows.dataset import bad_files_in, describe_data
-from vitral.workflows.inference import InferenceSpec, compute_metrics, predict_split
+from vitral.workflows.inference import InferenceSpec, measure_split
 from vitral.workflows.runtime import command_line, describe_environment
 from vitral.workflows.session import Session
 from vitral.workflows.train.build_objective import build_objective
 from vitral.workflows.train.frozen_cache import TrainableHead
-from vitral.workflows.train.knn_monitor import Monitor
 from vitral.workflows.train.loaders import AnyLoader, make_loaders, make_rank_loader
 from vitral.workflows.train.plan import TrainPlan
 from vitral.workflows.train.progressive_resizing import (
@@ -65,7 +65,8 @@ class RunParts:
     objective: nn.Module
     optimizer: torch.optim.Optimizer
     batches: EpochBatches
-    monitor: Monitor
+    monitor: Monitor | None
+    """Measurement of a model without answers; None for one that answers."""
     evaluate: Evaluate | None
     """Metrics of a model on val; None where the data has no val split."""
     save_best: Callable[[nn.Module, int], None]
@@ -81,7 +82,7 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
     bundle = build_model(
         plan.model,
         plan.source,
-        plan.classes,
+        plan.labels.names,
         seed=config.seed,
         freeze=config.freeze,
         preprocess_changes=config.preprocess_changes,
@@ -96,6 +97,7 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
         model,
         preprocess,
         dataset.classes,
+        labels=plan.labels,
         # Its own weights must not depend on what happened since the model's.
         seed=config.seed + 1,
         fresh=plan.source is None,
@@ -105,13 +107,17 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
     model.to(session.device)
     _log_summary(plan, model, bundle.ledger, sizes)
     train, val = make_loaders(plan, session, model, preprocess, transform)
-    monitor = Monitor(
-        dataset=dataset,
-        preprocess=preprocess,
-        batch_size=config.batch_size,
-        device=session.device,
-        bf16=loop.precision == "bf16",
-    )
+    task = get_task(config.objective.TASK)
+    monitor = None
+    if not task.has_answers:
+        context = MonitorContext(
+            dataset=dataset,
+            preprocess=preprocess,
+            batch_size=config.batch_size,
+            device=session.device,
+            bf16=loop.precision == "bf16",
+        )
+        monitor = task.make_monitor(context)
     return RunParts(
         objective=objective,
         optimizer=build_optimizer(config.optim, model, objective),
@@ -119,9 +125,7 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
             epoch=make_rank_loader(train, loop.accumulate).epoch, per_epoch=len(train)
         ),
         monitor=monitor,
-        evaluate=_make_evaluate(plan, val, session.device)
-        if config.objective.LABELS
-        else monitor.make_evaluate(objective),
+        evaluate=_make_evaluate(plan, val, session.device, monitor, objective),
         save_best=_make_save_best(plan, bundle),
     )
 
@@ -183,7 +187,7 @@ def _write_metadata(plan: TrainPlan, session: Session) -> None:
     """Write config.json, data.json, environment.json and command.txt."""
     out = session.out
     write_json(out / "config.json", config_io.to_dict(plan.config))
-    write_json(out / "data.json", describe_data(plan.audit))
+    write_json(out / "data.json", describe_data(plan.audit, plan.labels))
     write_json(out / "environment.json", describe_environment(session.device))
     write_atomic(out / "command.txt", command_line() + "\n")
 
@@ -222,32 +226,39 @@ def _describe_model(model: VisionModel) -> str:
 
 
 def _make_evaluate(
-    plan: TrainPlan, loader: AnyLoader | None, device: torch.device
+    plan: TrainPlan,
+    loader: AnyLoader | None,
+    device: torch.device,
+    monitor: Monitor | None,
+    objective: nn.Module,
 ) -> Evaluate | None:
+    """Return the evaluation of the loop on val; None without a val split."""
     if loader is None:
         return None
-    config, dataset = plan.config, plan.audit.dataset
+    if monitor is not None:
+        return _make_monitor_evaluate(monitor, objective)
+    config, labels = plan.config, plan.labels
+    task = get_task(config.objective.TASK)
     bad = bad_files_in(plan.audit.bad, "val")
     spec = InferenceSpec(
         # Cached outputs are those of one view.
         views="one" if config.cache else config.eval_views,
         precision=config.loop.precision,
-        multi_label=dataset.multi_label,
+        average=partial(task.average, labels=labels),
     )
 
     def evaluate(module: nn.Module) -> dict[str, float]:
-        predictions = predict_split(module, loader, device=device, spec=spec)
-        result = compute_metrics(
-            predictions, dataset.classes, bad, multi_label=dataset.multi_label
-        )
-        if isinstance(result, Classification):
-            return {
-                "loss": result.nll or 0.0,
-                "accuracy": result.top1,
-                "macro_f1": result.macro_f1,
-            }
-        mean_precision = result.mean_average_precision
-        return {"accuracy": mean_precision, "exact_match": result.exact_match}
+        metric = task.metric(labels)
+        measure_split(module, loader, metric, device=device, spec=spec)
+        return metric.result(bad).monitored()
+
+    return evaluate
+
+
+def _make_monitor_evaluate(monitor: Monitor, objective: nn.Module) -> Evaluate:
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        assert isinstance(module, VisionModel)
+        return monitor.evaluate(objective, module)
 
     return evaluate
 
@@ -264,7 +275,8 @@ def _make_save_best(
         **bundle.origin,
         "step": 0,
         "eval_views": config.eval_views,
-        "multi_label": plan.audit.dataset.multi_label,
+        "task": config.objective.TASK,
+        **plan.labels.extra(),
         "precision": config.loop.precision,
         "objective": config.objective.NAME,
     }
@@ -274,7 +286,7 @@ def _make_save_best(
             plan.spec.folder / "model",
             module.model if isinstance(module, TrainableHead) else module,  # type: ignore[arg-type]
             bundle.preprocess,
-            classes=plan.classes,
+            classes=plan.labels.names,
             extra=extra | {"step": step},
         )
 

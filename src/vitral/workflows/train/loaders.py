@@ -10,6 +10,7 @@ from vitral.data import (
     Preprocess,
     Transform,
     TransformSchedule,
+    split_loader,
     training_transform,
 )
 from vitral.models import VisionModel
@@ -20,7 +21,6 @@ from vitral.training.distributed import (
     local_row_range,
 )
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.inference import split_loader
 from vitral.workflows.runtime import rank_zero_first
 from vitral.workflows.session import Session
 from vitral.workflows.train.frozen_cache import CachedLoader, cache_frozen_outputs

@@ -11,6 +11,7 @@ from vitral import config_io
 from vitral.data import Audit
 from vitral.errors import ConfigError
 from vitral.models import ModelConfig
+from vitral.tasks import Labels, get_task
 from vitral.training import lr_at, steps_for
 from vitral.training.distributed import broadcast_from_rank_zero
 from vitral.training.fit import FitSpec
@@ -28,8 +29,8 @@ class TrainPlan:
     config: TrainConfig
     audit: Audit
     """The data set with its splits, and the files that cannot be decoded."""
-    classes: tuple[str, ...]
-    """Classes of the head; empty for an objective without labels."""
+    labels: Labels
+    """Outputs of the head; no names for an objective without labels."""
     source: WeightsSource | None
     """Content of `config.weights`; None for fresh weights."""
     model: ModelConfig
@@ -44,10 +45,11 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
     """
     split_file, runtime = session.out / "split.csv", session.runtime
     dataset = open_split_data(config, split_file, run_input_kind(config))
-    validate_objective(config, dataset)
+    task = get_task(config.objective.TASK)
+    labels = task.labels_of(dataset)
+    validate_objective(config, task, labels)
     source = read(config.weights) if config.weights else None
-    num_classes = len(dataset.classes) if config.objective.LABELS else 0
-    model = resolve_model_config(config, num_classes, source)
+    model = resolve_model_config(config, len(labels.names), source)
     audit = broadcast_from_rank_zero(
         lambda: audit_dataset(dataset, split_file, runtime.workers)
     )
@@ -67,13 +69,14 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
             "config": config_hash(config),
             "data": audit.dataset.fingerprint(),
         },
+        lower_is_better=task.lower_is_better,
         shard=runtime.shard,
         recompute=runtime.checkpoint_activations,
     )
     return TrainPlan(
         config=config,
         audit=audit,
-        classes=audit.dataset.classes if config.objective.LABELS else (),
+        labels=labels,
         source=source,
         model=model,
         spec=spec,

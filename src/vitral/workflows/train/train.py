@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vitral.training.fit import fit
 from vitral.workflows.config import TrainConfig
+from vitral.workflows.resolve_task import resolve_task
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.session import run_session
@@ -44,6 +45,7 @@ def train(
         InterruptedRun: a signal arrived; a checkpoint was written.
         PeerError: another rank stopped, died or does not answer.
     """
+    config = resolve_task(config)
     with run_session(config, Path(out), runtime or Runtime(), resume) as session:
         plan = make_plan(config, session)
         parts = build(plan, session)

@@ -20,6 +20,7 @@ from vitral.data import Dataset
 from vitral.data.split import hash_fraction, save
 from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.evaluation.intervals import format_percent
+from vitral.tasks import read_result
 from vitral.validation import at_least
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.features import (
@@ -228,10 +229,11 @@ class _Runner:
         except DivergedError:
             return {"accuracy": None, "nll": None, "interval": None, "n": count}
         result = run.metrics[split]
+        headline = read_result(result).headline()
         return {
-            "accuracy": result["top1"],
-            "nll": result["nll"],
-            "interval": result["top1_interval"],
+            "accuracy": headline.value,
+            "nll": result.get("nll"),
+            "interval": result[f"{headline.field}_interval"],
             "n": result["n"],
         }
 

@@ -4,23 +4,27 @@ Where the images have classes, how often neighbours in the features share one sa
 whether anything was learned that a classifier can use (arXiv 1805.01978, 2104.14294).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from vitral.data import Dataset, Example, Preprocess
+from vitral.atomic_io import write_json
+from vitral.data import Dataset, Example, Preprocess, split_loader
 from vitral.errors import DataError
 from vitral.evaluation import Probe
 from vitral.evaluation.probes import knn
 from vitral.models import VisionModel
 from vitral.nested import to_device
+from vitral.tasks.base import Monitor
+from vitral.tasks.features import ExtractedFeatures, extract_features
+from vitral.tasks.representation.reconstructions import draw_reconstructions
 from vitral.training.loss import mean_loss
-from vitral.workflows.features import ExtractedFeatures, extract_features
-from vitral.workflows.inference import split_loader
 
+RESULT_FILE = "representation.json"
 NUM_NEIGHBORS = 20
 MAX_TRAIN_IMAGES = 5_000
 """Training images that are asked, evenly chosen: enough for a monitor."""
@@ -36,7 +40,7 @@ class MonitorResult(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Monitor:
+class FeatureMonitor(Monitor):
     """The data and settings of all evaluations of a run."""
 
     dataset: Dataset
@@ -45,7 +49,28 @@ class Monitor:
     device: torch.device
     bf16: bool
 
-    def evaluate(
+    def evaluate(self, objective: nn.Module, model: VisionModel) -> dict[str, float]:
+        """Return the loss on val, and the accuracy of neighbours if there is one."""
+        result = self.measure(objective, model, "val")
+        metrics = {"loss": result.loss}
+        if result.knn is not None:
+            metrics["knn_accuracy"] = result.knn.accuracy
+        return metrics
+
+    def finalize(
+        self, objective: nn.Module, model: VisionModel, folder: Path, name: str
+    ) -> dict[str, dict[str, Any]]:
+        """Write representation.json and a figure of reconstructions."""
+        numbers: dict[str, dict[str, Any]] = {}
+        summaries: dict[str, Any] = {}
+        for split in filter(self.dataset.select, ("val", "test")):
+            result = self.measure(objective, model, split)
+            numbers[split], summaries[split] = _summarize(result)
+        write_json(folder / RESULT_FILE, {"objective": name, "splits": summaries})
+        draw_reconstructions(folder, self.dataset, objective, self.preprocess)
+        return numbers
+
+    def measure(
         self, objective: nn.Module, model: VisionModel, split: str
     ) -> MonitorResult:
         """Compute the loss of `objective` and the kNN accuracy of `model`'s features.
@@ -80,9 +105,10 @@ class Monitor:
         return total / images, images
 
     def _run_knn(self, model: VisionModel, split: str) -> Probe | None:
-        if len(self.dataset.classes) < 2 or self.dataset.multi_label:
-            return None
         train = self.dataset.select("train")
+        one_class_each = all(len(example.label) == 1 for example in train)
+        if len(self.dataset.classes) < 2 or not one_class_each:
+            return None
         number = min(len(train), MAX_TRAIN_IMAGES)
         chosen = [train[i * len(train) // number] for i in range(number)]
         with torch.no_grad():
@@ -101,19 +127,13 @@ class Monitor:
         loader = split_loader(chosen, "", self.preprocess, batch_size=self.batch_size)
         return extract_features(model, loader)
 
-    def make_evaluate(
-        self, objective: nn.Module
-    ) -> Callable[[nn.Module], dict[str, float]] | None:
-        """Return the evaluation of the loop on val; None without a val split."""
-        if not self.dataset.select("val"):
-            return None
 
-        def evaluate(model: nn.Module) -> dict[str, float]:
-            assert isinstance(model, VisionModel)
-            result = self.evaluate(objective, model, "val")
-            metrics = {"loss": result.loss}
-            if result.knn is not None:
-                metrics["knn_accuracy"] = result.knn.accuracy
-            return metrics
-
-        return evaluate
+def _summarize(result: MonitorResult) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the numbers of a split for the log, and its entry of `RESULT_FILE`."""
+    numbers: dict[str, Any] = {"loss": result.loss}
+    summary: dict[str, Any] = {"n": result.n, "loss": result.loss, "knn": None}
+    if result.knn is not None:
+        numbers["knn_accuracy"] = result.knn.accuracy
+        summary["knn"] = result.knn.to_dict()
+        del summary["knn"]["predicted"]
+    return numbers, summary

@@ -1,0 +1,294 @@
+"""Interface of a task: what a model is asked, and how well it answers.
+
+A task is a folder here, or a package with an entry point of the group `vitral.tasks`.
+Other rooms talk to this interface only. Every method that has a body is a default that
+most tasks take.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vitral.data import Dataset, Preprocess, Size, SourceFacts
+from vitral.errors import ConfigError
+from vitral.models import VisionModel
+from vitral.tasks.answer import Answer
+from vitral.tasks.labels import Labels
+from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.result import Metric, Result, SecondResult
+
+Use = Literal["features", "pseudo-labels", "tune-speed"]
+"""Jobs that not every kind of label fits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingUse:
+    """Settings of a run that an objective may have to refuse."""
+
+    data: str
+    monitor: str
+    mixes: bool
+    """True if images of a batch are blended."""
+    caches: bool
+    """True if outputs of frozen blocks take the place of the images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveContext:
+    """Facts that an objective is built from, beside its settings and its model."""
+
+    preprocess: Preprocess
+    names: tuple[str, ...]
+    """Names of the data set's categories."""
+    labels: Labels
+    fresh: bool = False
+    """True for a model without weights from a file."""
+    teacher: nn.Module | None = None
+    """Second model of an objective that needs one; None: the one it names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerContext:
+    """Facts that turn outputs into answers."""
+
+    labels: Labels
+    stored: Mapping[str, Any] = field(default_factory=dict)
+    """Plain data that is stored with the model, such as what was fitted on val."""
+    top: int | None = None
+    """Number of names to list with an answer; None for all."""
+    sizes: tuple[Size, ...] = ()
+    """Height and width of each upright picture; empty where they are unknown."""
+    preprocess: Preprocess | None = None
+    """Preprocessing between the pictures and the model's input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorContext:
+    """Data and settings of all measurements of a run without answers."""
+
+    dataset: Dataset
+    preprocess: Preprocess
+    batch_size: int
+    device: torch.device
+    bf16: bool
+
+
+class Monitor(ABC):
+    """Measurement of a task whose models give no answers."""
+
+    @abstractmethod
+    def evaluate(self, objective: nn.Module, model: VisionModel) -> dict[str, float]:
+        """Return metrics on val, during training."""
+
+    @abstractmethod
+    def finalize(
+        self, objective: nn.Module, model: VisionModel, folder: Path, name: str
+    ) -> dict[str, dict[str, Any]]:
+        """Write the files of a finished run; return its scalars by split.
+
+        Args:
+            name: the objective's.
+        """
+
+
+class Task(ABC):
+    """What a model can be asked. Instances have no state."""
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Other words that `--task` takes."""
+    priority: ClassVar[int] = 100
+    """Rank among tasks that fit the same data; the lowest one wins."""
+    objectives: ClassVar[tuple[type[ObjectiveConfig], ...]]
+    """Settings of what can be learned; the first one is the default."""
+    results: ClassVar[tuple[type[Result], ...]] = ()
+    """Results that `predictions/` of a run may hold."""
+    has_answers: ClassVar[bool] = True
+    """False if a trained model gives features only."""
+    stored_keys: ClassVar[Mapping[str, Any]] = {}
+    """Values that are fitted on val and stored with a model, with their defaults."""
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
+    """Monitored metrics whose smallest value is the best."""
+    score_name: ClassVar[str] = "accuracy"
+    """Word for the mean of `score`."""
+
+    # Data
+
+    def fits(self, source: SourceFacts) -> str:
+        """Return why this task fits a source, in a few words; empty if it does not."""
+        return ""
+
+    def columns(
+        self, settings: ObjectiveConfig, source: SourceFacts
+    ) -> tuple[str, ...]:
+        """Return the columns of a table that hold the targets; empty for `label`."""
+        return ()
+
+    def list_examples(self, data: str, settings: ObjectiveConfig) -> Dataset | None:
+        """List a source of the task's own layout; None for vitral's sources."""
+        return None
+
+    @abstractmethod
+    def read_labels(self, dataset: Dataset, settings: ObjectiveConfig) -> Dataset:
+        """Return the data set with the targets that the task learns.
+
+        Raises:
+            DataError: the source holds none, or none that can be learned.
+        """
+
+    @abstractmethod
+    def labels_of(self, dataset: Dataset) -> Labels:
+        """Return the outputs that a head for this data set has."""
+
+    @abstractmethod
+    def load_labels(self, names: tuple[str, ...], extra: Mapping[str, Any]) -> Labels:
+        """Return the outputs of a stored model."""
+
+    def align(self, dataset: Dataset, labels: Labels) -> Dataset:
+        """Return the data set with the outputs of a model as its targets.
+
+        Raises:
+            DataError: the data set holds what the model does not know.
+        """
+        return dataset
+
+    def claims(self, extra: Mapping[str, Any], num_outputs: int) -> bool:
+        """Return whether a model that names no task is one of this task."""
+        return False
+
+    def describe(self, labels: Labels) -> str:
+        """Return the outputs in a few words, such as `6 classes`."""
+        return f"{len(labels.names)} outputs"
+
+    def problem_type(self, labels: Labels) -> str:
+        """Return Hugging Face's word for the task; empty if it has none."""
+        return ""
+
+    def require(self, use: Use, labels: Labels, subject: str) -> None:
+        """Check that labels fit a job.
+
+        Raises:
+            ConfigError, DataError: they do not; the message says why.
+        """
+        if use == "pseudo-labels":
+            raise ConfigError(
+                f"{subject} is a model of {self.name}, and pseudo-labels are for "
+                "images of one class: give a classifier."
+            )
+
+    # Training
+
+    def default_objective(self, labels: Labels, smoothing: float) -> ObjectiveConfig:
+        """Return the settings for these labels, where a recipe names no others."""
+        return self.objectives[0]()
+
+    def validate(
+        self, settings: ObjectiveConfig, labels: Labels, use: TrainingUse
+    ) -> None:
+        """Refuse before the first step what the objective would refuse at it.
+
+        Raises:
+            ConfigError: settings, labels and run do not fit together.
+        """
+        return
+
+    @abstractmethod
+    def build_objective(
+        self, settings: ObjectiveConfig, model: nn.Module, context: ObjectiveContext
+    ) -> nn.Module:
+        """Return the module around `model` whose forward gives the loss of a batch."""
+
+    def dummy_target(self, images: int, outputs: int) -> Any:
+        """Return the target of a batch of the right shapes, uninitialised.
+
+        Args:
+            outputs: width of the head.
+        """
+        return torch.empty(images, outputs)
+
+    def make_monitor(self, context: MonitorContext) -> Monitor:
+        """Return the measurement during training, where a model has no answers."""
+        raise NotImplementedError
+
+    def student_smoothing(self, settings: ObjectiveConfig) -> float:
+        """Return the label smoothing of a student that learns from pseudo-labels.
+
+        Raises:
+            ConfigError: the objective cannot learn from them.
+        """
+        raise ConfigError(
+            f"`{settings.NAME}` cannot learn from pseudo-labels: train with "
+            "`--objective supervised`."
+        )
+
+    # Answers
+
+    def average(self, outputs: Sequence[Tensor], labels: Labels) -> Tensor:
+        """Return the outputs of several views of the same pictures as one."""
+        return torch.stack(list(outputs)).mean(0)
+
+    @abstractmethod
+    def decode(self, outputs: Tensor, context: AnswerContext) -> list[Answer]:
+        """Return one answer a picture, from the outputs of a batch."""
+
+    @abstractmethod
+    def row_types(self, labels: Labels) -> dict[str, type]:
+        """Return the columns of a row of answers: str, float or dict each."""
+
+    # Measurement
+
+    @abstractmethod
+    def metric(self, labels: Labels) -> Metric:
+        """Return an empty metric."""
+
+    @abstractmethod
+    def score(self, outputs: np.ndarray, target: Any, labels: Labels) -> np.ndarray:
+        """Return how good each decision is; the mean is `score_name`, 1 at best.
+
+        Args:
+            target: that of a batch.
+        """
+
+    @abstractmethod
+    def agreement(
+        self, outputs: np.ndarray, others: np.ndarray, labels: Labels
+    ) -> np.ndarray:
+        """Return which decisions of two models are the same, [pictures, ...]."""
+
+    def count_changed(
+        self, outputs: np.ndarray, others: np.ndarray, tolerance: float
+    ) -> int:
+        """Count pictures that a person is told otherwise, beyond a tolerance."""
+        return 0
+
+    def read_second_truth(self, file: Path, data: str) -> Any:
+        """Read other labels of the pictures of a data set.
+
+        Raises:
+            ConfigError: the task has none, or they belong to another data set.
+        """
+        raise ConfigError(
+            f"`--real {file}` holds other labels of images, which a model of "
+            f"{self.name} does not answer: leave it out."
+        )
+
+    def second_result(
+        self, truth: Any, table: Path, names: tuple[str, ...]
+    ) -> SecondResult:
+        """Measure the answers of a table with what `read_second_truth` gave.
+
+        Args:
+            names: the data set's categories in their published order.
+        """
+        raise NotImplementedError
+
+    def result_of(self, value: Mapping[str, Any]) -> type[Result] | None:
+        """Return the class of a stored result; None for one of another task."""
+        kinds = {result.KIND: result for result in self.results}
+        return kinds.get(str(value.get("kind", "")))

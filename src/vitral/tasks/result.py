@@ -1,0 +1,132 @@
+"""Metric of a split, and its result: a dataclass with a JSON form."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vitral.data import BadFile, Batch
+from vitral.errors import DataError
+from vitral.evaluation import Interval
+from vitral.evaluation.stored import StoredResult
+from vitral.tasks.labels import Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The number that stands for a result."""
+
+    field: str
+    """Name of the number in the JSON of the result."""
+    name: str
+    """Name for people."""
+    value: float | None
+    """None where it is undefined."""
+    interval: Interval | None
+    """95 % interval, the field `<field>_interval`."""
+    is_share: bool = True
+    """True for a share in 0..1, which is shown in percent."""
+    higher_is_better: bool = True
+
+    def require(self) -> tuple[float, Interval]:
+        """Return value and interval.
+
+        Raises:
+            DataError: the number is undefined on this split.
+        """
+        if self.value is None or self.interval is None:
+            raise DataError(
+                f"{self.name} is undefined on this split, which is too small or has "
+                "one value only: measure on another one."
+            )
+        return self.value, self.interval
+
+
+class Result(StoredResult, ABC):
+    """How well a model answers on one split."""
+
+    n: int
+    """All examples, unreadable ones included."""
+    n_unreadable: int
+
+    @abstractmethod
+    def headline(self) -> Headline:
+        """Return the number that stands for the result."""
+
+    @abstractmethod
+    def scalars(self) -> dict[str, float | int]:
+        """Return the scalar metrics that are not None."""
+
+    @abstractmethod
+    def monitored(self) -> dict[str, float]:
+        """Return the metrics that the training loop logs and chooses by."""
+
+    @abstractmethod
+    def sentence(self, noun: str) -> str:
+        """Return the result in a line for the terminal.
+
+        Args:
+            noun: `images` or `clips`.
+        """
+
+    def lines(self, split: str) -> list[str]:
+        """Return further lines for the terminal."""
+        return []
+
+    def fitted(self) -> dict[str, Any]:
+        """Return what was fitted on val, to be stored with the model."""
+        return {}
+
+
+class SecondResult(StoredResult, ABC):
+    """The same answers measured with other truth."""
+
+    @abstractmethod
+    def sentence(self) -> str:
+        """Return the result in a line for the terminal."""
+
+
+class Metric(ABC):
+    """Numbers a batch, from which a result is made; outputs are not kept."""
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.parts: dict[int, Any] = {}
+        """What `reduce` gave, by the index of the batch."""
+
+    def update(self, index: int, outputs: Tensor, batch: Batch) -> None:
+        """Add batch `index` of the split. The order of batches does not matter."""
+        self.parts[index] = self.reduce(outputs, batch)
+
+    def merge(self, others: Iterable["Metric"]) -> None:
+        """Add the batches of other ranks."""
+        for other in others:
+            self.parts |= other.parts
+
+    def in_order(self) -> list[Any]:
+        """Return the parts in the order of the split."""
+        return [self.parts[index] for index in sorted(self.parts)]
+
+    @abstractmethod
+    def reduce(self, outputs: Tensor, batch: Batch) -> Any:
+        """Return what the result needs of a batch: small, plain data or arrays."""
+
+    @abstractmethod
+    def result(
+        self, bad: Sequence[BadFile], *, split: str = "", val: Result | None = None
+    ) -> Result:
+        """Return the result; files that cannot be read count as the worst answers.
+
+        Args:
+            split: name of the split; what is fitted is fitted on `val`.
+            val: result on val, with what was fitted there.
+        """
+
+    def write(
+        self, folder: Path, name: str, result: Result, bad: Sequence[BadFile]
+    ) -> None:
+        """Write a file with a row an example, or nothing."""
+        return

@@ -1,0 +1,37 @@
+"""Decide which task a run learns: as asked, else as the data says."""
+
+from dataclasses import replace
+
+from vitral.data import describe_source
+from vitral.tasks import ObjectiveConfig, choose_task, get_task
+from vitral.workflows.config import TrainConfig
+
+
+def resolve_task(config: TrainConfig) -> TrainConfig:
+    """Return the settings with a task, and with an objective of that task.
+
+    An objective of another task than the default one decides by itself. The default
+    one gives way to `config.task`, or to the task that the data fits.
+
+    Raises:
+        ConfigError: there is no such task.
+    """
+    name = get_task(config.task).name if config.task else _find_name(config)
+    if name == config.objective.TASK:
+        return replace(config, task=name)
+    return with_objective(config, get_task(name).objectives[0]())
+
+
+def with_objective(config: TrainConfig, objective: ObjectiveConfig) -> TrainConfig:
+    """Return the settings for another objective, whose metrics have other names."""
+    loop = config.loop
+    if loop.monitor == config.objective.MONITOR:
+        loop = replace(loop, monitor=objective.MONITOR)
+    return replace(config, objective=objective, loop=loop, task=objective.TASK)
+
+
+def _find_name(config: TrainConfig) -> str:
+    if config.objective.TASK != ObjectiveConfig.TASK:
+        return config.objective.TASK
+    choice = choose_task(describe_source(config.data))
+    return config.objective.TASK if choice is None else choice.task.name
