@@ -13,10 +13,11 @@ from torchvision.transforms.v2.functional import rotate
 
 from photos import noise
 from vitral.data import Augment, AugmentConfig, MixConfig, Preprocess
-from vitral.data.augmentation.affine import rotate_image
-from vitral.data.augmentation.augment import SYMMETRIES, inception_crop
+from vitral.data.augmentation.draw import inception_crop
 from vitral.data.augmentation.mixup import cutmix_box, mix
-from vitral.data.images.preprocess import Size
+from vitral.data.images import Size
+from vitral.data.images.affine import rotate_image
+from vitral.data.images.geometry import SYMMETRIES
 from vitral.data.rng import generator_for
 from vitral.data.targets import blend_with_previous
 from vitral.errors import ConfigError

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from photos import noise
 from vitral.data import Preprocess
-from vitral.data.images.preprocess import Size
+from vitral.data.images import Size
 from vitral.errors import ConfigError, ImageError
 
 

@@ -18,9 +18,9 @@ from torch.nn import functional
 import vitral.weights
 from helpers import TINY, randomise
 from vitral.data import AugmentConfig, Batch, ClassTarget, MixConfig, Preprocess
-from vitral.data.augmentation.augment import inception_crop
+from vitral.data.augmentation.draw import inception_crop
 from vitral.data.augmentation.mixup import mix
-from vitral.data.images.preprocess import Size
+from vitral.data.images import Size
 from vitral.data.targets import blend_with_previous
 from vitral.models import ViT, ViTConfig, replace_config
 from vitral.tasks.classification import Supervised, SupervisedConfig

@@ -24,7 +24,7 @@ from helpers import TINY, images
 from memory_file import MemoryFile
 from photos import tiny_config
 from vitral.data import AugmentConfig, Preprocess
-from vitral.data.images.preprocess import Size
+from vitral.data.images import Size
 from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.models import (

@@ -5,7 +5,14 @@ from vitral.data.augmentation import Augment, AugmentConfig, MixConfig
 from vitral.data.benchmarks import Benchmark, benchmark, expand, groups
 from vitral.data.dataset import BadFile, Dataset, FileReader, IgnoredFile
 from vitral.data.example import Example
-from vitral.data.images import DecodedImage, Readable, Size, decode
+from vitral.data.images import (
+    DecodedImage,
+    Geometry,
+    Readable,
+    Size,
+    decode,
+    drop_vanished,
+)
 from vitral.data.loading import (
     Batch,
     EvalTransform,
@@ -44,6 +51,7 @@ __all__ = [
     "Failure",
     "FileReader",
     "FrameTimes",
+    "Geometry",
     "IgnoredFile",
     "InputKind",
     "Loader",
@@ -62,6 +70,7 @@ __all__ = [
     "clip_views",
     "decode",
     "describe_source",
+    "drop_vanished",
     "evaluation_transform",
     "expand",
     "groups",

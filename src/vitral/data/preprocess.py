@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.images import ImagePreprocess, Readable
+from vitral.data.images import Geometry, ImagePreprocess, Readable, Size
 from vitral.data.video import (
     Clip,
     FrameTimes,
@@ -224,6 +224,21 @@ class Preprocess(ImagePreprocess):
             ImageError: a frame cannot be decoded.
         """
         return load_views(self, self._clip_sampling, clip)
+
+    def clip_geometry(self, clip: Clip) -> Geometry:
+        """Return the geometry of all frames in evaluation.
+
+        Raises:
+            ConfigError: views are cut at several places of a frame.
+        """
+        crops = self._clip_sampling.crops
+        if crops > 1:
+            raise ConfigError(
+                f"`Sampling.crops` is {crops}, and a target that moves with the frames "
+                "follows one crop: set it to 1."
+            )
+        first = clip.read([0])[0]
+        return self.geometry(Size(first.height, first.width))
 
     def draw_frames(
         self, clip: Clip, generator: np.random.Generator

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from vitral.data.augmentation.augment import CropBox
+from vitral.data.images import CropBox
 from vitral.data.targets import blend_with_previous
 from vitral.errors import ConfigError
 

@@ -1,6 +1,7 @@
 """Decode, resize and normalize images."""
 
 from vitral.data.images import uint8
+from vitral.data.images.affine import rotate_image, shift_image
 from vitral.data.images.decode import (
     IMAGE_EXTENSIONS,
     DecodedImage,
@@ -8,12 +9,23 @@ from vitral.data.images.decode import (
     one_line,
     to_rgb,
 )
-from vitral.data.images.preprocess import ImagePreprocess, Readable, Size, as_rgb
+from vitral.data.images.geometry import (
+    SYMMETRIES,
+    CropBox,
+    Geometry,
+    Size,
+    drop_vanished,
+    turn_size,
+)
+from vitral.data.images.preprocess import ImagePreprocess, Readable, as_rgb
 from vitral.data.images.uint8 import Uint8Transform, all_uint8, normalize_batch
 
 __all__ = [
     "IMAGE_EXTENSIONS",
+    "SYMMETRIES",
+    "CropBox",
     "DecodedImage",
+    "Geometry",
     "ImagePreprocess",
     "Readable",
     "Size",
@@ -21,8 +33,12 @@ __all__ = [
     "all_uint8",
     "as_rgb",
     "decode",
+    "drop_vanished",
     "normalize_batch",
     "one_line",
+    "rotate_image",
+    "shift_image",
     "to_rgb",
+    "turn_size",
     "uint8",
 ]

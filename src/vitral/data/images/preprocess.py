@@ -11,7 +11,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vitral.data.images import uint8
 from vitral.data.images.decode import decode, to_rgb
+from vitral.data.images.geometry import CropBox, Geometry, Size
 from vitral.errors import ConfigError
 from vitral.validation import Checks, check_fields
 
@@ -34,13 +35,6 @@ _PILLOW_FILTER = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
 }
-
-
-class Size(NamedTuple):
-    """A height and a width in pixels."""
-
-    height: int
-    width: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +103,8 @@ class ImagePreprocess:
         """Return the RGB image at the final size, values 0..255, not normalised."""
         size = self.size_before_crop(Size(image.height, image.width))
         pixels = self.resample(image, size)
-        height, width = self.image_size
-        top, left = self._center_offset(size)
-        return pixels[:, top : top + height, left : left + width]
+        window = self._center_window(size)
+        return pixels[:, window.top : window.bottom, window.left : window.right]
 
     def resize_and_crop_image(self, image: Image.Image) -> Image.Image:
         """Return `resize_and_crop` as a Pillow image; requires `antialias`."""
@@ -119,9 +112,18 @@ class ImagePreprocess:
         scaled = self.resample_image(image, size)
         if size == self.image_size:
             return scaled
-        height, width = self.image_size
-        top, left = self._center_offset(size)
-        return scaled.crop((left, top, left + width, top + height))
+        window = self._center_window(size)
+        return scaled.crop((window.left, window.top, window.right, window.bottom))
+
+    def geometry(self, source: Size) -> Geometry:
+        """Return the geometry of an evaluation: resize, then cut the centre."""
+        resized = self.size_before_crop(source)
+        return Geometry(
+            source=source,
+            box=CropBox(0, 0, *source),
+            resized=resized,
+            window=self._center_window(resized),
+        )
 
     def size_before_crop(self, source: Size) -> Size:
         """Return the size to which a source image is resized before the centre crop."""
@@ -204,9 +206,10 @@ class ImagePreprocess:
         check_fields(cls, plain, cls.CHECKS)
         return plain
 
-    def _center_offset(self, size: Size) -> tuple[int, int]:
+    def _center_window(self, size: Size) -> CropBox:
         height, width = self.image_size
-        return round((size.height - height) / 2), round((size.width - width) / 2)
+        top, left = round((size.height - height) / 2), round((size.width - width) / 2)
+        return CropBox(top, left, top + height, left + width)
 
     def _statistics(self) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(self.mean, dtype=torch.float32)[:, None, None]

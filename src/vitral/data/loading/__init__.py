@@ -2,8 +2,6 @@
 
 from vitral.data.loading.batch import (
     Batch,
-    EvalTransform,
-    Transform,
     one_thread,
 )
 from vitral.data.loading.clip_transforms import (
@@ -19,6 +17,7 @@ from vitral.data.loading.loader import (
 )
 from vitral.data.loading.split_loader import split_loader
 from vitral.data.loading.thread_map import map_in_threads
+from vitral.data.loading.transforms import EvalTransform, Transform
 from vitral.data.loading.workers import map_in_workers
 
 __all__ = [

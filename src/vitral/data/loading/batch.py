@@ -4,14 +4,13 @@ loader.py decides which examples share a batch and which process builds it.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -22,17 +21,12 @@ from vitral.data.images import (
     Uint8Transform,
     all_uint8,
     normalize_batch,
-    uint8,
 )
 from vitral.data.loading.thread_map import map_in_threads
-from vitral.data.preprocess import Preprocess
+from vitral.data.loading.transforms import Transform, defer_normalize, get_geometry
 from vitral.data.rng import generator_for
 from vitral.errors import ImageError, VitralError
 from vitral.nested import slice_rows
-
-Transform = Callable[[Any, str, int], Tensor]
-"""From an RGB image (or a Clip), its example's id and the index of its variation to
-pixels. The index is the epoch, unless an epoch shows several variations."""
 
 
 class Batch(NamedTuple):
@@ -48,27 +42,6 @@ class Batch(NamedTuple):
     target: Any
     """What the data set's `Targets` stack, such as a `ClassTarget`."""
     id: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalTransform:
-    """Transform for evaluation: the preprocess, without randomness."""
-
-    concurrent: ClassVar[bool] = True
-    preprocess: Preprocess
-
-    def __call__(
-        self, image: Image.Image, example_id: str, draw: int
-    ) -> Float[Tensor, "3 height width"]:
-        return self.preprocess(image)
-
-    def pixels(
-        self, image: Image.Image, example_id: str, draw: int
-    ) -> UInt8[Tensor, "3 height width"] | None:
-        """Return the image before normalisation; None if resizing leaves 8 bits."""
-        if not self.preprocess.antialias:
-            return None
-        return uint8.to_planes(self.preprocess.resize_and_crop_image(image))
 
 
 @dataclass(frozen=True)
@@ -206,19 +179,21 @@ class BatchBuilder(TorchDataset[BatchResult | VitralError]):
         rows: dict[Example, list[int]] = {}
         for row, example in enumerate(request.examples):
             rows.setdefault(example, []).append(row)
-        vary = _defer_normalize(request.transform)
+        vary = defer_normalize(request.transform)
 
         def vary_example(example: Example) -> list[_Sample] | str:
             try:
                 opened = self.dataset.open(example)
                 target = self.dataset.targets.read(example)
-                # A clip is decoded only once its frames are chosen.
-                return [
-                    _Sample(
-                        vary(opened, example.id, request.draws[row]), example, target
-                    )
-                    for row in rows[example]
-                ]
+                samples = []
+                for row in rows[example]:
+                    key = opened, example.id, request.draws[row]
+                    # A clip is decoded only once its frames are chosen.
+                    image, moved = vary(*key), target
+                    if self.dataset.targets.moves:
+                        moved = get_geometry(request.transform, *key).apply(target)
+                    samples.append(_Sample(image, example, moved))
+                return samples
             except ImageError as error:
                 return str(error)
 
@@ -258,18 +233,6 @@ def _pack_images(
 
 def _view_slot(slot: Tensor, shape: tuple[int, ...]) -> Tensor:
     return slot[: math.prod(shape)].view(shape)
-
-
-def _defer_normalize(transform: Transform) -> Transform:
-    """Return a transform that stops before normalisation where images have 8 bits."""
-    if not isinstance(transform, Uint8Transform):
-        return transform
-
-    def vary(opened: Any, example_id: str, draw: int) -> Tensor:
-        pixels = transform.pixels(opened, example_id, draw)
-        return transform(opened, example_id, draw) if pixels is None else pixels
-
-    return vary
 
 
 @contextmanager

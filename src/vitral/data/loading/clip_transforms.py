@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitral.data.augmentation import Augment, AugmentConfig
-from vitral.data.loading.batch import EvalTransform, Transform
+from vitral.data.images import Geometry
+from vitral.data.loading.transforms import EvalTransform, Transform
 from vitral.data.preprocess import InputKind, Preprocess
 from vitral.data.rng import generator_for
 from vitral.data.video import Clip
@@ -31,6 +32,14 @@ class EvalClipTransform:
         views = self.preprocess.clip_views(clip)
         return views[0] if len(views) == 1 else views
 
+    def geometry(self, clip: Clip, example_id: str, draw: int) -> Geometry:
+        """Return the geometry of all frames.
+
+        Raises:
+            ConfigError: views are cut at several places of a frame.
+        """
+        return self.preprocess.clip_geometry(clip)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentClip:
@@ -44,9 +53,16 @@ class AugmentClip:
         self, clip: Clip, example_id: str, draw: int
     ) -> Float[Tensor, "frames 3 height width"]:
         key = ("frames", self.seed, self.config.view(draw), example_id)
-        vary = Augment(config=self.config, preprocess=self.preprocess, seed=self.seed)
         frames = self.preprocess.draw_frames(clip, generator_for(*key))
-        return torch.stack([vary(frame, example_id, draw) for frame in frames])
+        return torch.stack([self._vary(frame, example_id, draw) for frame in frames])
+
+    def geometry(self, clip: Clip, example_id: str, draw: int) -> Geometry:
+        """Return the geometry of all frames."""
+        return self._vary.geometry(clip.read([0])[0], example_id, draw)
+
+    @property
+    def _vary(self) -> Augment:
+        return Augment(config=self.config, preprocess=self.preprocess, seed=self.seed)
 
 
 EVALUATION: dict[InputKind, type[EvalTransform | EvalClipTransform]] = {

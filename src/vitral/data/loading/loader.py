@@ -23,8 +23,8 @@ from vitral.data.loading.batch import (
     BatchBuilder,
     BatchRequest,
     BatchResult,
-    Transform,
 )
+from vitral.data.loading.transforms import Transform
 from vitral.data.loading.workers import Workers, prefetch_limit
 from vitral.data.rng import generator_for
 from vitral.errors import ConfigError

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitral.data import Preprocess
 from vitral.data.images import Size, decode
 from vitral.errors import ImageError, WeightsError
 from vitral.inspection import grad_cam, has_attention, rollout
@@ -178,6 +177,7 @@ class Predictor:
             table = rollout(self.model, pixels)[0]
         else:
             table = grad_cam(self.model, pixels, torch.tensor([label]))[0]
+        seen = self.run.preprocess.geometry(image.size).visible_box()
         return {
             "method": "rollout" if with_attention else "grad_cam",
             "rows": table.shape[0],
@@ -185,18 +185,8 @@ class Predictor:
             "values": [
                 [round(float(value), _MAP_DIGITS) for value in row] for row in table
             ],
-            "box": visible_box(self.run.preprocess, image.size),
+            "box": [round(edge, _MAP_DIGITS) for edge in seen],
         }
-
-
-def visible_box(preprocess: Preprocess, size: Size) -> list[float]:
-    """Return the visible part of an image: left, top, right, bottom as fractions."""
-    full = preprocess.size_before_crop(size)
-    height, width = preprocess.image_size
-    top = round((full.height - height) / 2) / full.height
-    left = round((full.width - width) / 2) / full.width
-    right, bottom = left + width / full.width, top + height / full.height
-    return [round(edge, _MAP_DIGITS) for edge in (left, top, right, bottom)]
 
 
 def _open_image_run(

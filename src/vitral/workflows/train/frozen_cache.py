@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
 from vitral.data import Batch, Loader
-from vitral.errors import DataError, WeightsError
+from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.models import Tokens, VisionModel, without_merging
 from vitral.workflows.run_lock import DISK_FULL_ERRNOS
 
@@ -163,9 +163,16 @@ def cache_frozen_outputs(
         bf16: compute in bfloat16 and keep it so, at half the size.
 
     Raises:
+        ConfigError: the targets move with the picture.
         DataError: an image cannot be decoded.
         WeightsError: the disk has no room for them.
     """
+    if loader.dataset.targets.moves:
+        raise ConfigError(
+            "The outputs of the frozen blocks are kept without the crop and the flip "
+            "of each view, and the targets of this data set move with them: leave "
+            "`--cache` out."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST_FILE
     shape = _shape(loader, model, views)

@@ -1,0 +1,154 @@
+"""Apply a geometry to targets: masks, boxes and pictures of torchvision's types."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Shaped
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from vitral.data.images.affine import rotate_image, shift_image
+from vitral.data.images.geometry import Geometry, Size
+from vitral.errors import ConfigError, ImageError
+from vitral.nested import is_structure
+
+_EDGES = [1, 0, 3, 2]
+"""Order of a box's numbers with x and y exchanged, in each of these formats."""
+_FORMATS = tuple(
+    tv_tensors.BoundingBoxFormat[name] for name in ("XYXY", "XYWH", "CXCYWH")
+)
+
+
+def move(target: Any, geometry: Geometry) -> Any:
+    """Return the target behind the geometry; see `Geometry.apply`."""
+    if isinstance(target, tv_tensors.BoundingBoxes):
+        return _move_boxes(target, geometry)
+    if isinstance(target, tv_tensors.Mask | tv_tensors.Image | tv_tensors.Video):
+        nearest = isinstance(target, tv_tensors.Mask)
+        planes = _move_planes(target.as_subclass(Tensor), geometry, nearest=nearest)
+        return tv_tensors.wrap(planes, like=target)
+    if is_structure(target):
+        return type(target)(*(move(field, geometry) for field in target))
+    if isinstance(target, list | tuple):
+        return type(target)(move(entry, geometry) for entry in target)
+    if isinstance(target, dict):
+        return {name: move(value, geometry) for name, value in target.items()}
+    return target
+
+
+def drop_small(boxes: Any, entries: Sequence[Any], smallest: float) -> tuple[Any, ...]:
+    """Return the boxes of at least `smallest` pixels; see `drop_vanished`."""
+    kept = (_sides(boxes) >= smallest).all(1)
+    return _wrap_boxes(boxes.as_subclass(Tensor)[kept], boxes), *(
+        _select(entry, kept) for entry in entries
+    )
+
+
+def _select(entry: Tensor | Sequence[Any], kept: Bool[Tensor, "boxes"]) -> Any:
+    if isinstance(entry, Tensor):
+        return entry[kept]
+    return [item for item, stays in zip(entry, kept.tolist(), strict=True) if stays]
+
+
+def _move_planes(
+    planes: Shaped[Tensor, "*planes height width"],
+    geometry: Geometry,
+    *,
+    nearest: bool,
+) -> Shaped[Tensor, "*planes new_height new_width"]:
+    _require_size(Size(*planes.shape[-2:]), geometry)
+    steps, box, window = geometry.steps, geometry.box, geometry.window
+    if steps.transpose:
+        planes = planes.transpose(-1, -2)
+    flipped = [-2] * steps.top_bottom + [-1] * steps.left_right
+    planes = planes.flip(flipped) if flipped else planes
+    planes = planes[..., box.top : box.bottom, box.left : box.right]
+    planes = _resize(planes, geometry.resized, nearest=nearest)
+    planes = planes[..., window.top : window.bottom, window.left : window.right]
+    if geometry.flip:
+        planes = planes.flip(-1)
+    if any(geometry.shift):
+        planes = shift_image(planes, *geometry.shift)
+    if geometry.degrees:
+        flat = planes.reshape(-1, *planes.shape[-2:])
+        turned = rotate_image(
+            flat.float(), geometry.degrees, "nearest" if nearest else "bilinear"
+        )
+        if not planes.is_floating_point():
+            turned = turned.round()
+        planes = turned.to(planes.dtype).reshape(planes.shape)
+    return planes.contiguous()
+
+
+def _resize(
+    planes: Shaped[Tensor, "*planes height width"], size: Size, *, nearest: bool
+) -> Shaped[Tensor, "*planes new_height new_width"]:
+    old = Size(*planes.shape[-2:])
+    if old == size:
+        return planes
+    if not nearest:
+        return F.resize(planes, list(size), antialias=True)
+    # The pixel under the centre of the new one. torchvision resizes a mask by the pixel
+    # under its corner, which is half a pixel beside the picture.
+    rows, columns = (
+        ((torch.arange(new, dtype=torch.float64) + 0.5) * (length / new)).long()
+        for new, length in zip(size, old, strict=True)
+    )
+    return planes[..., rows, :][..., columns]
+
+
+def _move_boxes(boxes: Any, geometry: Geometry) -> Any:
+    if boxes.format not in _FORMATS:
+        raise ConfigError(
+            f"Boxes of the format {boxes.format.value} do not move with the picture: "
+            "give XYXY, XYWH or CXCYWH."
+        )
+    _require_size(Size(*boxes.canvas_size), geometry)
+    steps, box, window = geometry.steps, geometry.box, geometry.window
+    boxes = F.clamp_bounding_boxes(boxes)
+    if steps.transpose:
+        height, width = boxes.canvas_size
+        exchanged = boxes.as_subclass(Tensor)[..., _EDGES]
+        boxes = _wrap_boxes(exchanged, boxes, Size(width, height))
+    if steps.top_bottom:
+        boxes = F.vertical_flip(boxes)
+    if steps.left_right:
+        boxes = F.horizontal_flip(boxes)
+    boxes = F.crop(boxes, box.top, box.left, *box.size)
+    boxes = F.resize(boxes, list(geometry.resized))
+    boxes = F.crop(boxes, window.top, window.left, *window.size)
+    if geometry.flip:
+        boxes = F.horizontal_flip(boxes)
+    if any(geometry.shift):
+        down, right = geometry.shift
+        boxes = F.crop(boxes, -down, -right, *window.size)
+    if geometry.degrees:
+        # The hull of a line has an area: what has vanished must not come back.
+        visible = (_sides(boxes) > 0).all(1, keepdim=True)
+        turned = F.rotate(boxes, geometry.degrees)
+        boxes = _wrap_boxes(turned.as_subclass(Tensor) * visible, turned)
+    return F.clamp_bounding_boxes(boxes)
+
+
+def _sides(boxes: Any) -> Shaped[Tensor, "boxes 2"]:
+    """Return width and height."""
+    corners = F.convert_bounding_box_format(
+        boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY
+    ).as_subclass(Tensor)
+    return corners[:, 2:] - corners[:, :2]
+
+
+def _wrap_boxes(values: Tensor, like: Any, canvas: Size | None = None) -> Any:
+    size = tuple(canvas or like.canvas_size)
+    return tv_tensors.BoundingBoxes(values, format=like.format, canvas_size=size)
+
+
+def _require_size(size: Size, geometry: Geometry) -> None:
+    if size != geometry.source:
+        height, width = geometry.source
+        raise ImageError(
+            f"its target is {size.height} x {size.width} pixels (height x width) and "
+            f"its picture {height} x {width}: both must have one size"
+        )
