@@ -12,6 +12,7 @@ from vitral.tasks.base import (
 from vitral.tasks.discovery import (
     TaskChoice,
     choose_task,
+    describe_extra,
     find_task,
     get_objective,
     get_task,
@@ -40,6 +41,7 @@ __all__ = [
     "TaskChoice",
     "TrainingUse",
     "choose_task",
+    "describe_extra",
     "find_task",
     "get_objective",
     "get_task",

@@ -21,6 +21,7 @@ from vitral.models import VisionModel
 from vitral.tasks.answer import Answer
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.probe import ProbeInput, ProbeRow, ProbeSettings
 from vitral.tasks.result import Metric, Result, SecondResult
 
 Use = Literal["features", "pseudo-labels", "tune-speed"]
@@ -111,6 +112,8 @@ class Task(ABC):
     """Results that `predictions/` of a run may hold."""
     has_answers: ClassVar[bool] = True
     """False if a trained model gives features only."""
+    label_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of `Labels.extra`, by which models from before the key `task` are known."""
     stored_keys: ClassVar[Mapping[str, Any]] = {}
     """Values that are fitted on val and stored with a model, with their defaults."""
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
@@ -287,6 +290,22 @@ class Task(ABC):
             names: the data set's categories in their published order.
         """
         raise NotImplementedError
+
+    def probe(
+        self, protocol: str, features: ProbeInput, settings: ProbeSettings
+    ) -> Sequence[ProbeRow]:
+        """Learn from frozen features and measure on others.
+
+        Args:
+            protocol: `fewshot`, `linear` or `knn`.
+
+        Raises:
+            ConfigError: the task has no such protocol.
+        """
+        raise ConfigError(
+            f"`--protocol {protocol}` learns classes from features, and the task is "
+            f"{self.name}: train with `vitral train DATA --weights W` instead."
+        )
 
     def result_of(self, value: Mapping[str, Any]) -> type[Result] | None:
         """Return the class of a stored result; None for one of another task."""

@@ -110,6 +110,24 @@ def find_task(extra: Mapping[str, Any], num_outputs: int) -> Task:
     return next(claimed, None) or get_task(ObjectiveConfig.TASK)
 
 
+def describe_extra(extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what other libraries' files say about a stored model's task.
+
+    Args:
+        extra: plain data of the model's config.json. A foreign model has no task there,
+            and nothing is added.
+    """
+    if not ({"task"} | _extra_keys()) & set(extra):
+        return {}
+    task = find_task(extra, 1)
+    word = task.problem_type(task.load_labels((), extra))
+    return {"problem_type": word} if word else {}
+
+
+def _extra_keys() -> set[str]:
+    return {key for task in tasks().values() for key in task.label_keys}
+
+
 def choose_task(source: SourceFacts) -> TaskChoice | None:
     """Return the first task that fits a source; None if none does."""
     reasons = {task.name: task.fits(source) for task in tasks().values()}

@@ -1,7 +1,7 @@
 """The data set of a run: open it, split it, audit it, describe it."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,9 +106,16 @@ def apply_split(dataset: Dataset, config: TrainConfig, split_file: Path) -> Data
     )
 
 
-def open_run_data(run: Run) -> Dataset:
-    """Open the data set that a run was trained on, with the run's splits."""
-    return open_split_data(run.config, run.path / "split.csv", run.preprocess.kind)
+def open_run_data(run: Run, objective: ObjectiveConfig | None = None) -> Dataset:
+    """Open the data set that a run was trained on, with the run's splits.
+
+    Args:
+        objective: settings of what is learned from it; None: what the run learned.
+    """
+    config = run.config
+    if objective is not None:
+        config = replace(config, objective=objective)
+    return open_split_data(config, run.path / "split.csv", run.preprocess.kind)
 
 
 def audit_dataset(dataset: Dataset, split_file: Path, workers: int) -> Audit:

@@ -30,6 +30,13 @@ def with_objective(config: TrainConfig, objective: ObjectiveConfig) -> TrainConf
     return replace(config, objective=objective, loop=loop, task=objective.TASK)
 
 
+def fitting_objective(data: str) -> ObjectiveConfig:
+    """Return the settings of the task that the data fits, else the default ones."""
+    choice = choose_task(describe_source(data))
+    name = ObjectiveConfig.TASK if choice is None else choice.task.name
+    return get_task(name).objectives[0]()
+
+
 def _find_name(config: TrainConfig) -> str:
     if config.objective.TASK != ObjectiveConfig.TASK:
         return config.objective.TASK

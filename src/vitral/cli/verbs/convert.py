@@ -64,9 +64,17 @@ def run(argv: list[str]) -> None:
         raise ConfigError(
             "A conversion needs OUT and `--to LAYOUT`; `--explain` says what IN is."
         )
+    from vitral.tasks import describe_extra
     from vitral.weights import convert
 
-    made = convert(args.source, args.out, args.to, grid=grid, num_heads=args.num_heads)
+    made = convert(
+        args.source,
+        args.out,
+        args.to,
+        grid=grid,
+        num_heads=args.num_heads,
+        describe=describe_extra,
+    )
     print(made.ledger)
     print(made.ledger.summary().splitlines()[0])
     print(f"files: {made.path}, read again and found bit-equal")

@@ -1,9 +1,11 @@
 """`vitral eval RUN [DATA]`: every number of a model on a data set."""
 
 import argparse
+import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vitral.cli.flags import (
     PROBES,
@@ -14,6 +16,9 @@ from vitral.cli.flags import (
 )
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vitral.tasks import ObjectiveConfig
 
 
 def make_parser() -> Parser:
@@ -32,6 +37,8 @@ def make_parser() -> Parser:
     parser.add("run", str, "a run, or for a probe weights of any layout")
     parser.add("data", "", "default: the run's own")
     parser.add("--split", "", "default: test, else val, else all")
+    parser.add("--task NAME", "", "of a probe: what is learned from the data")
+    parser.add("--target COLUMN", [str], "of a probe: columns of numbers to learn")
     parser.add("--views", "", "of clips: frames x crops, as 3x1")
     parser.add(
         "--bad-files",
@@ -131,6 +138,25 @@ def _require_classify(args: argparse.Namespace) -> None:
         )
 
 
+def _objective(args: argparse.Namespace) -> "ObjectiveConfig | None":
+    """Return what is learned from the data, as asked; None where nothing is asked."""
+    from vitral.tasks import get_task, tasks
+
+    if not args.task and not args.target:
+        return None
+    named = [get_task(args.task)] if args.task else list(tasks().values())
+    if not args.target:
+        return named[0].objectives[0]()
+    for task in named:
+        settings = task.objectives[0]
+        if "target" in {field.name for field in dataclasses.fields(settings)}:
+            return settings(target=tuple(args.target))  # type: ignore[call-arg]
+    raise ConfigError(
+        f"`--target {' '.join(args.target)}` names columns of numbers, which the task "
+        f"{args.task} does not learn: leave one of the two out."
+    )
+
+
 def _probe(args: argparse.Namespace) -> None:
     """Run a protocol on frozen features: learn from train, measure on test."""
     from vitral.workflows.features import (
@@ -145,6 +171,7 @@ def _probe(args: argparse.Namespace) -> None:
         args.data,
         protocol=args.protocol,
         settings=ProbeSettings(shots=tuple(args.shots), k=args.k, seed=args.seed),
+        objective=_objective(args),
         folder=args.cache_dir or None,
         device=args.device,
     )
@@ -153,7 +180,7 @@ def _probe(args: argparse.Namespace) -> None:
     else:
         print(
             f"{args.protocol}: {len(material.train.y):,} images to learn from, "
-            f"{len(material.test.y):,} to measure, {len(material.classes)} classes"
+            f"{len(material.test.y):,} to measure, {material.described}"
         )
         for row in rows:
             print(f"  {row}")

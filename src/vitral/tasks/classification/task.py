@@ -22,6 +22,7 @@ from vitral.tasks.classification.labels import (
 )
 from vitral.tasks.classification.metric import ClassMetric
 from vitral.tasks.classification.multi_label import MultiLabel
+from vitral.tasks.classification.probes import ProbeResult, run_probe
 from vitral.tasks.classification.real import (
     RealAccuracy,
     read_imagenet_real,
@@ -31,6 +32,7 @@ from vitral.tasks.classification.result import Classification
 from vitral.tasks.classification.supervised import Supervised, SupervisedConfig
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.probe import ProbeInput, ProbeSettings
 from vitral.tasks.result import Result
 
 
@@ -44,6 +46,7 @@ class ClassificationTask(Task):
         SupervisedConfig,
         DistillConfig,
     )
+    label_keys: ClassVar[tuple[str, ...]] = ("multi_label",)
     stored_keys: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
     results: ClassVar[tuple[type[Result], ...]] = (Classification, MultiLabel)
 
@@ -173,6 +176,11 @@ class ClassificationTask(Task):
             return 0
         clear = margin[:, -1] - margin[:, -2] > 2 * tolerance
         return int((clear & (outputs.argmax(1) != others.argmax(1))).sum())
+
+    def probe(
+        self, protocol: str, features: ProbeInput, settings: ProbeSettings
+    ) -> list[ProbeResult]:
+        return run_probe(protocol, features, settings)
 
     def read_second_truth(self, file: Path, data: str) -> tuple[frozenset[int], ...]:
         return read_imagenet_real(file, data)

@@ -1,6 +1,7 @@
 """Extract features, cache them, and fit probes on them."""
 
 from vitral.tasks.features import ExtractedFeatures, extract_features
+from vitral.tasks.probe import SEEDS, ProbeSettings
 from vitral.workflows.features.cache_key import content_hash, weights_file_hash
 from vitral.workflows.features.extract import (
     SplitFeatures,
@@ -12,8 +13,6 @@ from vitral.workflows.features.extract import (
 )
 from vitral.workflows.features.probes import (
     PROTOCOLS,
-    SEEDS,
-    ProbeSettings,
     probe_weights,
     run_probe,
     to_json,

@@ -13,14 +13,15 @@ from vitral.data import Dataset, InputKind, Preprocess, input_kind
 from vitral.data.split import held_out
 from vitral.errors import ConfigError
 from vitral.models import VisionModel
-from vitral.tasks import ObjectiveConfig, get_task
+from vitral.tasks import ObjectiveConfig, Task, get_task
 from vitral.tasks.features import ExtractedFeatures, extract_features
-from vitral.workflows.dataset import open_run_data
+from vitral.workflows.dataset import SplitRequest, open_for_task, open_run_data
 from vitral.workflows.features.cache import (
     cached_features,
     log_skipped,
     make_loader,
 )
+from vitral.workflows.resolve_task import fitting_objective
 from vitral.workflows.run import Run, open_run
 from vitral.workflows.runtime import Runtime, pick_device
 
@@ -84,12 +85,17 @@ class SplitFeatures(NamedTuple):
     """Classes of the data; a label is an index into them."""
     dev: ExtractedFeatures | None
     """Features of val; None without val, or if val is the test."""
+    task: Task = get_task(ObjectiveConfig.TASK)
+    """Task that the probes learn."""
+    described: str = ""
+    """The labels in a few words."""
 
 
 def extract_splits(
     weights: str | Path | Run,
     data: str | Path | Dataset = "",
     *,
+    objective: ObjectiveConfig | None = None,
     folder: str | Path | None = None,
     runtime: Runtime | None = None,
 ) -> SplitFeatures:
@@ -100,6 +106,7 @@ def extract_splits(
         data: empty for the data of a run. A run's own data keeps the run's split,
             since the model has seen the images of its train; other data gets the
             split of `vitral.data.open`.
+        objective: settings of what is learned from the data; None: what it fits.
         folder: folder of the cache; None for the user's.
 
     Raises:
@@ -109,8 +116,9 @@ def extract_splits(
         WeightsError: the weights are missing, corrupt or refused.
     """
     opened = as_run(weights)
-    dataset = dataset_for(opened or weights, data)
-    measured = held_out_split(dataset)
+    dataset = dataset_for(opened or weights, data, objective)
+    task = find_probe_task(opened, dataset, objective)
+    measured = held_out_split(dataset, task)
     model, preprocess = _resolve_model(weights, opened)
     runtime = runtime or Runtime()
     model.to(pick_device(runtime.device))
@@ -132,7 +140,20 @@ def extract_splits(
         test=extract(measured),
         classes=dataset.classes,
         dev=extract("val") if measured == "test" and dataset.select("val") else None,
+        task=task,
+        described=task.describe(task.labels_of(dataset)),
     )
+
+
+def find_probe_task(
+    run: Run | None, dataset: Dataset, objective: ObjectiveConfig | None
+) -> Task:
+    """Return the task that probes learn: as asked, else what the targets are of."""
+    if objective is not None:
+        return get_task(objective.TASK)
+    if run is not None and run.task.has_answers and not dataset.classes:
+        return run.task
+    return get_task(ObjectiveConfig.TASK)
 
 
 def as_run(weights: str | Path | Run) -> Run | None:
@@ -142,14 +163,14 @@ def as_run(weights: str | Path | Run) -> Run | None:
     return open_run(weights) if _is_run(Path(weights)) else None
 
 
-def held_out_split(dataset: Dataset) -> str:
+def held_out_split(dataset: Dataset, task: Task | None = None) -> str:
     """Return the split to be measured: test, else val.
 
     Raises:
         ConfigError: the data has neither, or no train.
         DataError: the images have several labels each.
     """
-    task = get_task(ObjectiveConfig.TASK)
+    task = task or get_task(ObjectiveConfig.TASK)
     task.require("features", task.labels_of(dataset), dataset.name)
     counts = dataset.counts()
     measured = held_out(counts)
@@ -165,7 +186,11 @@ def _is_run(path: Path) -> bool:
     return all((path / name).is_file() for name in ("config.json", "model/config.json"))
 
 
-def dataset_for(weights: str | Path | Run, data: str | Path | Dataset) -> Dataset:
+def dataset_for(
+    weights: str | Path | Run,
+    data: str | Path | Dataset,
+    objective: ObjectiveConfig | None = None,
+) -> Dataset:
     """Open the data set that `weights` are evaluated on; see `extract_splits`.
 
     Raises:
@@ -188,8 +213,10 @@ def dataset_for(weights: str | Path | Run, data: str | Path | Dataset) -> Datase
         run_data = run.config.data
         is_same = Path(data).resolve() == Path(run_data).resolve()
         if not str(data) or str(data) == run_data or is_same:
-            return open_run_data(run)
-    return _open_data(data, kind)
+            return open_run_data(run, objective)
+    settings = objective or fitting_objective(str(data))
+    source = SplitRequest(data=str(data), val=0.1, test=0.2)
+    return open_for_task(source, settings, kind)
 
 
 def _open_data(data: str | Path | Dataset, kind: InputKind) -> Dataset:

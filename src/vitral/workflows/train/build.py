@@ -263,6 +263,12 @@ def _make_monitor_evaluate(monitor: Monitor, objective: nn.Module) -> Evaluate:
     return evaluate
 
 
+def _describe_labels(plan: TrainPlan) -> dict[str, Any]:
+    """Return what is stored about the outputs, in our words and Hugging Face's."""
+    word = get_task(plan.config.objective.TASK).problem_type(plan.labels)
+    return plan.labels.extra() | ({"problem_type": word} if word else {})
+
+
 def _make_save_best(
     plan: TrainPlan, bundle: ModelBundle
 ) -> Callable[[nn.Module, int], None]:
@@ -276,7 +282,7 @@ def _make_save_best(
         "step": 0,
         "eval_views": config.eval_views,
         "task": config.objective.TASK,
-        **plan.labels.extra(),
+        **_describe_labels(plan),
         "precision": config.loop.precision,
         "objective": config.objective.NAME,
     }

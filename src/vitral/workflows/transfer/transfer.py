@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import vitral.data
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Dataset
 from vitral.errors import ConfigError, InterruptedRun, VitralError
-from vitral.evaluation import Interval
+from vitral.evaluation import Interval, Probe
 from vitral.workflows.features import PROTOCOLS as PROBES
 from vitral.workflows.features import (
     SEEDS,
@@ -220,11 +222,12 @@ class _WeightsDataPair:
             )
         settings = ProbeSettings(**column.settings)
         (row,) = run_probe(self._features, protocol=column.protocol, settings=settings)
+        assert isinstance(row.probes[0], Probe)  # the study's data sets have classes
         values = [probe.accuracy for probe in row.probes]
         several = len(values) > 1
         interval = [min(values), max(values)] if several else row.probes[0].interval
         return {
-            "accuracy": row.accuracy,
+            "accuracy": float(np.mean(values)),
             "interval": list(interval),
             "of": f"{len(values)} draws" if several else "images",
             "n": row.probes[0].n,

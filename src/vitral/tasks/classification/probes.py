@@ -1,0 +1,81 @@
+"""Probes of frozen features for one class an image."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from vitral.evaluation import Probe
+from vitral.evaluation.intervals import format_percent
+from vitral.evaluation.probes import fewshot, knn, linear
+from vitral.tasks.probe import SEEDS, ProbeInput, ProbeRow, ProbeSettings
+
+SHOTS = (1, 5, 10, 25)
+"""Images per class; values above the smallest class are skipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult(ProbeRow):
+    """Accuracies of one protocol."""
+
+    name: str
+    probes: tuple[Probe, ...]
+    """One probe per seed."""
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over the seeds."""
+        return float(np.mean([probe.accuracy for probe in self.probes]))
+
+    def __str__(self) -> str:
+        first = self.probes[0]
+        if len(self.probes) == 1:
+            return (
+                f"{self.name:16} {100 * first.accuracy:5.1f} %  of {first.n:,} images "
+                f"(95 % interval {format_percent(first.interval)})"
+            )
+        values = [100 * probe.accuracy for probe in self.probes]
+        return (
+            f"{self.name:16} {100 * self.accuracy:5.1f} %  of {first.n:,} images, mean "
+            f"of {len(values)} draws ({min(values):.1f} to {max(values):.1f})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return accuracies and intervals."""
+        return {
+            "what": self.name,
+            "accuracy": self.accuracy,
+            "draws": [
+                {
+                    "accuracy": probe.accuracy,
+                    "interval": list(probe.interval),
+                    "n": probe.n,
+                    "settings": probe.settings,
+                    "seconds": probe.seconds,
+                }
+                for probe in self.probes
+            ],
+        }
+
+
+def run_probe(
+    protocol: str, features: ProbeInput, settings: ProbeSettings
+) -> list[ProbeResult]:
+    """Run a protocol: `fewshot`, `linear` or `knn`.
+
+    Raises:
+        ConfigError, DataError: it does not fit the features; the message says why.
+    """
+    train, test = features.train, features.test
+    sets = (train.x, train.y, test.x, test.y)
+    k, seed = settings.k, settings.seed
+    if protocol == "knn":
+        return [ProbeResult(f"{k} neighbours", (knn(*sets, k=k),))]
+    if protocol == "linear":
+        return [ProbeResult("linear", (linear(*sets, seed=seed),))]
+    smallest = int(np.bincount(np.asarray(train.y)).min())
+    rows = []
+    for count in settings.shots or tuple(shot for shot in SHOTS if shot <= smallest):
+        draws = (fewshot(*sets, shots=count, seed=seed + draw) for draw in range(SEEDS))
+        rows.append(ProbeResult(f"{count} shots", tuple(draws)))
+    return rows
