@@ -165,7 +165,8 @@ def _with_task_of_flags(
     """Return `config` with the task that is asked for.
 
     `--task` and `--objective` ask for one by name. Any other flag asks for a task if
-    the default objective of that task alone has it, as `--target` is regression's.
+    the default objective of that task alone has it, as `--target` is regression's. A
+    task without answers is asked for by name only.
     """
     if args.task:
         return dataclasses.replace(config, task=get_task(args.task).name)
@@ -175,7 +176,7 @@ def _with_task_of_flags(
     words = {word.removeprefix("--").replace("-", "_") for word in words}
     asked = words - _field_names(config) - _field_names(config.objective)
     for task in tasks().values():
-        if asked & _field_names(task.objectives[0]):
+        if task.has_answers and asked & _field_names(task.objectives[0]):
             return dataclasses.replace(config, task=task.name)
     return config
 

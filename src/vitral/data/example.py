@@ -24,7 +24,7 @@ class Example:
     None: the full clip."""
     location: tuple[int, ...] = ()
     """Position in the shards: index of the shard, then offset and size, or row group
-    and row. Not part of the example's identity."""
+    and row. In a table the line, if columns are kept. Not part of the identity."""
     columns: tuple[Any, ...] = ()
     """Values of the columns that `open` was asked for, as the table has them."""
 

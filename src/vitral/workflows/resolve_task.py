@@ -18,14 +18,15 @@ def resolve_task(config: TrainConfig) -> TrainConfig:
     """
     name = get_task(config.task).name if config.task else _find_name(config)
     if name == config.objective.TASK:
-        return replace(config, task=name)
+        return with_objective(config, config.objective)
     return with_objective(config, get_task(name).objectives[0]())
 
 
 def with_objective(config: TrainConfig, objective: ObjectiveConfig) -> TrainConfig:
-    """Return the settings for another objective, whose metrics have other names."""
+    """Return the settings for an objective, whose metrics may have other names."""
     loop = config.loop
-    if loop.monitor == config.objective.MONITOR:
+    # A recipe may leave the loop's own default beside the objective that data fits.
+    if loop.monitor in (config.objective.MONITOR, ObjectiveConfig.MONITOR):
         loop = replace(loop, monitor=objective.MONITOR)
     return replace(config, objective=objective, loop=loop, task=objective.TASK)
 

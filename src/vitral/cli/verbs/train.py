@@ -9,8 +9,6 @@ from vitral.cli.logs import install_handler, say, set_log_folder
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError
 
-OBJECTIVES = ("distill", "mae", "masked_patch", "supervised")
-"""Those of `vitral.tasks.OBJECTIVES`."""
 RANK_TIMEOUT = 1800.0
 """That of `vitral.training.distributed.TIMEOUT`."""
 
@@ -110,10 +108,10 @@ def _add_start_flags(parser: Parser) -> None:
     )
     parser.add("--weights FILE", "", "a model folder, a run or a .safetensors file")
     parser.add(
-        "--objective",
+        "--objective NAME",
         "",
-        "what is learned; `--objective NAME --help-all` lists its flags",
-        choices=OBJECTIVES,
+        "what is learned, such as supervised, distill, mae, masked_patch or "
+        "regression; `--objective NAME --help-all` lists its flags",
     )
     parser.add(
         "--task NAME",

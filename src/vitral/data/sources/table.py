@@ -341,4 +341,5 @@ def _make_example(row: _TableRow, classes: tuple[str, ...]) -> Example:
         group=group,
         span=row.span,
         columns=row.columns,
+        location=(row.line,) if row.columns else (),
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vitral.data.sources import TORCHVISION_DATASETS
 from vitral.errors import ConfigError
+from vitral.tasks import get_task
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.dataset import open_data, run_input_kind
 
@@ -42,6 +43,7 @@ class DatasetSize:
     images: int
     """Images of the training split."""
     classes: int
+    """Outputs of the head, or the categories of a run without one."""
     counted: bool
     """True if the images were listed; False for published numbers."""
 
@@ -61,4 +63,6 @@ def get_dataset_size(config: TrainConfig) -> DatasetSize:
                 "it once, or give the folder of the data."
             )
     dataset = open_data(config, run_input_kind(config))
-    return DatasetSize(len(dataset.select("train")), len(dataset.classes), counted=True)
+    labels = get_task(config.objective.TASK).labels_of(dataset)
+    outputs = len(labels.names) or len(dataset.classes)
+    return DatasetSize(len(dataset.select("train")), outputs, counted=True)
