@@ -175,10 +175,13 @@ class Server:
 
 
 @contextmanager
-def serving(run: Path, *flags: str, log: Path | None = None) -> Iterator[Server]:
+def serving(
+    run: Path, *flags: str, log: Path | None = None, packages: Path | None = None
+) -> Iterator[Server]:
     """A server on a port that the system chose; its processes end with the block."""
     words = [sys.executable, "-m", "vitral", "serve", str(run), "--port", "0"]
-    environment = os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(map(str, filter(None, (SOURCE, packages))))
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     with (log or Path(os.devnull)).open("w") as errors:
         process = subprocess.Popen(
             [*words, "--threads", "1", *flags],

@@ -63,7 +63,7 @@ def test_a_dropped_file_gets_its_answer_and_its_map(server, page, photo):
     page.drop(photo, "#drop")
     page.wait(ANSWERED)
     said = server.ask(request(photo.read_bytes(), "/predict?map=1")).json
-    assert page.run(TEXT.format("label")) == said["label"]
+    assert page.run(TEXT.format("headline")) == said["label"]
     bars = page.run(BARS)
     assert [name for name, _, _ in bars] == list(said["probabilities"])
     for (_, text, width), share in zip(
@@ -188,7 +188,7 @@ def test_the_token_is_asked_for(token_server, photo):
         )
         page.drop(photo, "#drop")
         page.wait(ANSWERED)
-        assert page.run(TEXT.format("label")) in CLASSES
+        assert page.run(TEXT.format("headline")) in CLASSES
 
 
 @pytest.mark.parametrize("width", [360, 1100])

@@ -1,39 +1,30 @@
-"""FastAPI application: routes, error handlers and the state that they share."""
+"""FastAPI application: routes and the state that they share."""
 
 import asyncio
 import hmac
 import json
-from importlib import resources
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 
 from vitral.serve import schema
 from vitral.serve.batching import Batcher, Item
-from vitral.serve.errors import HTTPError, error_body
-from vitral.serve.http import RequestMiddleware, limits, multipart
+from vitral.serve.error_handlers import add_error_handlers
+from vitral.serve.errors import HTTPError
+from vitral.serve.http import RequestMiddleware, accept, limits, multipart
 from vitral.serve.metrics import Metrics
+from vitral.serve.page import PAGE, add_page
 from vitral.serve.settings import Settings
 from vitral.serve.worker import Worker
 from vitral.version import __version__
 
-_CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
-_PAGE = {
-    "/": ("page.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
 PATHS = frozenset(
-    {"/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json", *_PAGE}
+    {"/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json", *PAGE}
 )
 TOKEN_PATHS = ("/predict", "/model", "/metrics")
 """Paths that require the bearer token if one is set."""
+_ROW = "application/json"
+"""Media type of an answer that is no file."""
 _CLIENT_CLOSED_REQUEST = 499
 """Status counted for requests whose client left; it is never sent."""
 
@@ -76,6 +67,24 @@ class Service:
                 retry_after=1,
             )
 
+    def choose_media_type(self, request: Request) -> str:
+        """Return the media type of the answer.
+
+        Raises:
+            HTTPError: 406, the client takes none of the model's answers.
+        """
+        offered = (_ROW, *self.worker.task_part.get("files", ()))
+        header = ",".join(request.headers.getlist("accept"))
+        media_type = accept.choose_media_type(header, offered)
+        if media_type:
+            return media_type
+        raise HTTPError(
+            406,
+            "not_acceptable",
+            f"Accept is {header[:80]!r}, and this model's answers are "
+            f"{' or '.join(offered)}: name one of these, or leave the header out.",
+        )
+
     async def predict(self, request: Request, wants: dict[str, Any]) -> Response:
         """Return the response to an image.
 
@@ -92,9 +101,10 @@ class Service:
                 content_type = request.headers["content-type"]
                 content = await multipart.extract_image(content, content_type)
             limits.require_image(content)
+            media_type = self.choose_media_type(request)
             item = Item(
                 content=content,
-                wants=wants,
+                wants=wants | {"media_type": media_type},
                 arrival_time=arrival_time,
                 deadline=arrival_time + self.settings.timeout,
                 future=loop.create_future(),
@@ -107,6 +117,8 @@ class Service:
             raise HTTPError(*row["refused"])
         now = loop.time()
         self.metrics.seconds.observe(now - arrival_time)
+        if "file" in row:
+            return Response(row["file"], media_type=media_type)
         row["timing"] = {
             "queue_ms": round(1000 * (item.started - arrival_time), 3),
             "model_ms": round(1000 * (now - item.started), 3),
@@ -122,6 +134,7 @@ class Service:
         try:
             self.require_token(request)
             self.require_ready()
+            self.choose_media_type(request)
             limits.media_type(request.headers)
             limits.declared_length(request.headers, settings.max_bytes)
         except HTTPError as error:
@@ -190,36 +203,44 @@ def _routes(service: Service) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    _add_errors(app)
+    add_error_handlers(app)
     _add_predict(app, service)
     _add_status(app, service)
-    _add_page(app)
+    add_page(app)
+    any_task = app.openapi()
     if service.settings.token:
-        schema.add_token_security(app.openapi(), TOKEN_PATHS)
+        schema.add_token_security(any_task, TOKEN_PATHS)
+
+    def describe() -> dict[str, Any]:
+        # A reload may have brought a model of another task.
+        return schema.add_task(any_task, service.worker.task_part)
+
+    app.openapi = describe  # type: ignore[method-assign]
     return app
 
 
 def _add_predict(app: FastAPI, service: Service) -> None:
     @app.post(
         "/predict",
-        summary="Labels and calibrated probabilities of one image",
         response_model=None,
         responses={
             200: {"model": schema.Answer},
             **schema.error_responses(
-                400, 401, 408, 411, 413, 415, 422, 429, 500, 503, 504
+                400, 401, 406, 408, 411, 413, 415, 422, 429, 500, 503, 504
             ),
         },
         openapi_extra=schema.BODY,
     )
     async def predict(
         request: Request,
-        top: Annotated[int, Query(ge=1, description="classes to list")] = 5,
+        top: Annotated[int, Query(ge=1)] = 5,
         map: Annotated[bool, Query(description="a heat map")] = False,  # noqa: A002
         embedding: Annotated[bool, Query(description="what feeds the head")] = False,
-        logits: Annotated[bool, Query(description="before calibration")] = False,
+        outputs: Annotated[bool, Query()] = False,
+        logits: Annotated[bool, Query()] = False,
     ) -> Response:
-        wants = {"top": top, "map": map, "embedding": embedding, "logits": logits}
+        wants = {"top": top, "map": map, "embedding": embedding}
+        wants["outputs"] = outputs or logits
         try:
             return await service.predict(request, wants)
         except limits.ClientGone:
@@ -274,60 +295,6 @@ def _add_status(app: FastAPI, service: Service) -> None:
         service.require_token(request)
         text = service.metrics.render(service.gauges())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-def _add_page(app: FastAPI) -> None:
-    def add(path: str, name: str, media_type: str) -> None:
-        content = resources.files("vitral.serve").joinpath(name).read_bytes()
-
-        @app.get(path, include_in_schema=False)
-        async def page() -> Response:
-            headers = {"content-security-policy": _CONTENT_POLICY}
-            return Response(content, headers=headers, media_type=media_type)
-
-    for path, (name, media_type) in _PAGE.items():
-        add(path, name, media_type)
-
-
-def _add_errors(app: FastAPI) -> None:
-    def respond(request: Request, error: HTTPError) -> Response:
-        content = error_body(error.code, error.message, request.scope["request_id"])
-        return Response(
-            content,
-            error.status,
-            headers=error.headers(),
-            media_type="application/json",
-        )
-
-    @app.exception_handler(HTTPError)
-    async def _(request: Request, error: HTTPError) -> Response:
-        return respond(request, error)
-
-    @app.exception_handler(RequestValidationError)
-    async def _(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        name = first["loc"][-1] if first["loc"] else "?"
-        reason = f"`{name}` in the query cannot be used: {first['msg']}."
-        return respond(request, HTTPError(400, "bad_query", reason))
-
-    @app.exception_handler(HTTPException)
-    async def _(request: Request, error: HTTPException) -> Response:
-        if error.status_code == 404:
-            message = "There is nothing here: images go to /predict, see /openapi.json."
-            return respond(request, HTTPError(404, "not_found", message))
-        allowed = (error.headers or {}).get("Allow", "")
-        if error.status_code == 405:
-            message = f"{request.method[:20]} is not allowed here, only {allowed}."
-            reply = respond(request, HTTPError(405, "method_not_allowed", message))
-            reply.headers["allow"] = allowed
-            return reply
-        code, message = "bad_request", str(error.detail)
-        return respond(request, HTTPError(error.status_code, code, message))
-
-    @app.exception_handler(Exception)
-    async def _(request: Request, error: Exception) -> Response:
-        message = "Something in the server failed; its log says what."
-        return respond(request, HTTPError(500, "failed", message))
 
 
 def _json(value: Any) -> Response:

@@ -26,7 +26,7 @@ class Item:
 
     content: bytes
     wants: dict[str, Any]
-    """`top`, `map`, `embedding`, `logits`, as the worker reads them."""
+    """`top`, `map`, `embedding`, `outputs`, `media_type`, as the worker reads them."""
     arrival_time: float
     """When its last byte arrived, in seconds of the loop's clock, as the others."""
     deadline: float

@@ -29,9 +29,8 @@ async function start() {
   $("access").hidden = true;
   $("model").textContent = facts.model;
   document.title = facts.model + " · vitral";
-  const number = facts.classes.length;
-  const named = facts.classes.slice(0, 4).join(", ") + (number > 4 ? ", …" : "");
-  $("facts").textContent = `${number} classes: ${named} · ${facts.image_size[1]} × `
+  const { outputs, names } = facts.display;
+  $("facts").textContent = `${outputs}${names && ": " + names} · ${facts.image_size[1]} × `
     + `${facts.image_size[0]} pixels · weights ${facts.hash}`;
   $("limits").textContent = "JPEG, PNG, WEBP, BMP, GIF or TIFF, up to "
     + megabytes(facts.max_bytes);
@@ -80,7 +79,11 @@ async function show(file) {
     return show(file);
   }
   if (answer.message) return problem(answer.message);
-  if (facts && answer.model.hash !== facts.hash) known = start();
+  if (!facts || answer.model.hash !== facts.hash) {
+    known = start();
+    await known;
+    if (mine !== turn || !facts) return;
+  }
   draw(file, picture, answer.map);
   tell(answer);
 }
@@ -128,7 +131,8 @@ function draw(file, picture, map) {
   if (!shown) return;
   heat(shown);
   $("about").textContent = (shown.method === "rollout"
-    ? "What reached the answer, by attention rollout" : "What spoke for the first class, by Grad-CAM")
+    ? "What reached the answer, by attention rollout"
+    : `What spoke for ${facts.display.explained}, by Grad-CAM`)
     + `: ${shown.columns} × ${shown.rows} patches`;
 }
 
@@ -175,15 +179,48 @@ function percent(share) {
 
 function tell(answer) {
   $("status").hidden = true;
-  $("label").textContent = answer.label || "none of the classes";
-  $("bars").replaceChildren(...Object.entries(answer.probabilities)
+  const { title, placeholder, bars, interval, fields } = facts.display;
+  $("headline").textContent = title && (text(answer[title]) || placeholder);
+  $("headline").hidden = !title;
+  $("bars").replaceChildren(...Object.entries(answer[bars] || {})
     // JSON's object loses the order of names that are numbers.
     .sort((one, other) => other[1] - one[1]).map(bar));
+  range(answer[title], ...interval.map((name) => answer[name]));
+  const listed = title || bars ? [] : fields;
+  $("fields").replaceChildren(...listed.flatMap((name) => entries(name, answer[name])).flatMap(term));
   $("notes").textContent = answer.notes.join(" · ");
   const { queue_ms: queue, model_ms: model, batch } = answer.timing;
   $("timing").textContent = `answered in ${Math.round(queue + model)} ms`
     + (batch > 1 ? `, in a batch of ${batch}` : "");
   $("answer").hidden = false;
+}
+
+function text(value) {
+  if (typeof value === "number") return value.toLocaleString("en", { maximumSignificantDigits: 4 });
+  return typeof value === "string" ? value : JSON.stringify(value);
+}
+
+function range(value, low, high) {
+  const known = [value, low, high].every((one) => typeof one === "number") && low < high;
+  $("interval").hidden = !known;
+  if (!known) return;
+  // The band takes the middle of the track, as page.css says.
+  const place = 10 + 80 * (value - low) / (high - low);
+  $("interval").querySelector(".mark").style.left = Math.min(Math.max(place, 0), 100) + "%";
+  $("interval").querySelector(".low").textContent = text(low);
+  $("interval").querySelector(".high").textContent = text(high);
+}
+
+function entries(name, value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return [[name, value]];
+  return Object.entries(value).map(([key, one]) => [`${name} ${key}`, one]);
+}
+
+function term([name, value]) {
+  const parts = [document.createElement("dt"), document.createElement("dd")];
+  parts[0].textContent = name;
+  parts[1].textContent = text(value);
+  return parts;
 }
 
 function bar([name, share]) {

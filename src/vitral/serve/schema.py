@@ -1,5 +1,10 @@
-"""Response models of /openapi.json."""
+"""Description of the server, /openapi.json.
 
+The models here are what all servers answer. A task adds its part, which the worker
+process sends as plain data (`worker.description`).
+"""
+
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -37,14 +42,11 @@ class Timing(Strict):
 
 
 class Answer(Strict):
-    label: str
-    confidence: float
-    probabilities: dict[str, float] = Field(description="calibrated, best first")
     notes: list[str] = Field(description="what was done to the file to read it")
     model: Model
     timing: Timing
     request_id: str
-    logits: list[float] | None = Field(default=None, description="with logits=1")
+    outputs: list[Any] | None = None
     embedding: list[float] | None = Field(default=None, description="with embedding=1")
     map: HeatMap | None = Field(default=None, description="with map=1")
 
@@ -62,9 +64,9 @@ class Facts(Strict):
 
     model: str
     hash: str
-    classes: list[str]
     image_size: list[int] = Field(description="height, width")
     task: str
+    display: dict[str, Any] = Field(description="how the page shows an answer")
     maps: bool = Field(description="whether map=1 and embedding=1 can be asked for")
     max_bytes: int
     max_pixels: int
@@ -97,9 +99,12 @@ BODY: dict[str, Any] = {
     }
 }
 
+TASK_PARAMETERS = ("top", "outputs", "logits")
+"""Parameters of the query that a task has or has not; the last two mean the same."""
 STATUS_DESCRIPTIONS = {
     400: "not HTTP, not a form with one `image`, no bytes, or a wrong query",
     401: "the bearer token is missing or wrong",
+    406: "Accept names no media type that the model's answers have",
     408: "headers or body took too long",
     411: "neither Content-Length nor chunks",
     413: "more bytes than are taken, counted while they arrive",
@@ -127,3 +132,58 @@ def add_token_security(spec: dict[str, Any], paths: Sequence[str]) -> None:
     for path in paths:
         for operation in spec["paths"][path].values():
             operation["security"] = [{"token": []}]
+
+
+def add_task(spec: dict[str, Any], part: dict[str, Any]) -> dict[str, Any]:
+    """Return the description of a server whose model has a task.
+
+    Args:
+        spec: description of any server.
+        part: what `worker.description.describe_task` returns; empty for no model.
+    """
+    if not part:
+        return spec
+    spec = copy.deepcopy(spec)
+    _add_fields(spec["components"]["schemas"], part)
+    operation = spec["paths"]["/predict"]["post"]
+    operation["summary"] = part["summary"]
+    operation["parameters"] = _select_parameters(operation["parameters"], part)
+    content = operation["responses"]["200"]["content"]
+    for media_type, description in part["files"].items():
+        file = {**_IMAGE["schema"], "description": description}
+        content.setdefault(media_type, {"schema": file})
+    return spec
+
+
+def _add_fields(schemas: dict[str, Any], part: dict[str, Any]) -> None:
+    for name in ("Answer", "Facts"):
+        own = {key: _with_title(key, value) for key, value in part[name].items()}
+        schemas[name]["properties"] = own | schemas[name]["properties"]
+        schemas[name]["required"] = [*own, *schemas[name]["required"]]
+    outputs, properties = part["outputs"], schemas["Answer"]["properties"]
+    del properties["outputs"]
+    kinds: dict[str, Any] = {"anyOf": [outputs["schema"], {"type": "null"}]}
+    kinds["description"] = f"with {outputs['name']}=1"
+    properties[outputs["name"]] = _with_title(outputs["name"], kinds)
+
+
+def _select_parameters(
+    parameters: list[dict[str, Any]], part: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Return the parameters of the query that mean something to the task."""
+    texts = {part["outputs"]["name"]: part["outputs"]["description"]}
+    if part["listed"]:
+        texts["top"] = f"{part['listed']} to list"
+    selected = []
+    for item in parameters:
+        name, text = item["name"], {}
+        if name in texts:
+            text = {"description": texts[name]}
+        elif name in TASK_PARAMETERS:
+            continue
+        selected.append({**item, **text, "schema": {**item["schema"], **text}})
+    return selected
+
+
+def _with_title(name: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {**value, "title": name.replace("_", " ").title()}

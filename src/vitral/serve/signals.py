@@ -106,12 +106,11 @@ class Signals:
 
 
 def describe_model(model_info: dict[str, Any]) -> str:
-    """Return one line for the terminal: name, classes, size, weights."""
+    """Return one line for the terminal: name, outputs, size, weights."""
     height, width = model_info["image_size"]
     return (
-        f"{model_info['model']} ({len(model_info['classes'])} classes, {height} x "
-        f"{width} "
-        f"pixels, weights {model_info['hash']})"
+        f"{model_info['model']} ({model_info['display']['outputs']}, {height} x "
+        f"{width} pixels, weights {model_info['hash']})"
     )
 
 

@@ -22,12 +22,16 @@ from vitral.tasks.discovery import (
 )
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import BatchLike, ObjectiveConfig
+from vitral.tasks.presentation import Display, Fact, Field, Presentation
 from vitral.tasks.result import Headline, Metric, Result, SecondResult
 
 __all__ = [
     "Answer",
     "AnswerContext",
     "BatchLike",
+    "Display",
+    "Fact",
+    "Field",
     "Headline",
     "Labels",
     "Metric",
@@ -35,6 +39,7 @@ __all__ = [
     "MonitorContext",
     "ObjectiveConfig",
     "ObjectiveContext",
+    "Presentation",
     "Result",
     "SecondResult",
     "Task",

@@ -21,6 +21,7 @@ from vitral.models import VisionModel
 from vitral.tasks.answer import Answer
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.presentation import Fact, Field, Presentation
 from vitral.tasks.probe import ProbeInput, ProbeRow, ProbeSettings
 from vitral.tasks.result import Metric, Result, SecondResult
 
@@ -243,6 +244,18 @@ class Task(ABC):
     @abstractmethod
     def row_types(self, labels: Labels) -> dict[str, type]:
         """Return the columns of a row of answers: str, float or dict each."""
+
+    def present(self, labels: Labels, stored: Mapping[str, Any]) -> Presentation:
+        """Return what a server says about a model, and how its page shows answers.
+
+        Args:
+            stored: plain data that is stored with the model.
+        """
+        fields = {name: Field(kind) for name, kind in self.row_types(labels).items()}
+        fitted = {key: stored.get(key, v) for key, v in self.stored_keys.items()}
+        extra = {key: Fact(v) for key, v in (labels.extra() | fitted).items()}
+        facts = {"outputs": Fact(list(labels.names), list[str]), **extra}
+        return Presentation(fields=fields, facts=facts)
 
     # Measurement
 

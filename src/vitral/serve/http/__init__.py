@@ -1,6 +1,6 @@
 """HTTP below the application: protocol, limits, uploads, middleware."""
 
-from vitral.serve.http import limits, multipart
+from vitral.serve.http import accept, limits, multipart
 from vitral.serve.http.fair_scheduler import FairScheduler
 from vitral.serve.http.middleware import RequestMiddleware
 from vitral.serve.http.protocol import HEAD_BYTES, HTTPProtocol
@@ -10,6 +10,7 @@ __all__ = [
     "FairScheduler",
     "HTTPProtocol",
     "RequestMiddleware",
+    "accept",
     "limits",
     "multipart",
 ]

@@ -18,16 +18,15 @@ def pack(message: Any, content: bytes = b"") -> bytes:
     return _HEADER.pack(len(text), len(content)) + text + content
 
 
-async def read(reader: asyncio.StreamReader) -> Any:
-    """Return the message of the next frame; drop its bytes.
+async def read(reader: asyncio.StreamReader) -> tuple[Any, bytes]:
+    """Return the next frame.
 
     Raises:
         asyncio.IncompleteReadError: the peer closed the connection.
     """
     text, content = _HEADER.unpack(await reader.readexactly(_HEADER.size))
     message = json.loads(await reader.readexactly(text))
-    await reader.readexactly(content)
-    return message
+    return message, await reader.readexactly(content)
 
 
 def receive(connection: socket.socket) -> tuple[Any, bytearray] | None:

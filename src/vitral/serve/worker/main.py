@@ -79,19 +79,20 @@ def _serve(connection: socket.socket, settings: dict[str, Any]) -> int:
         reason = " ".join(str(error).split()) or type(error).__name__
         connection.sendall(framing.pack({"error": name, "message": reason}))
         return 1
-    connection.sendall(framing.pack({"ready": predictor.describe()}))
+    ready = {"ready": predictor.describe(), "task": predictor.describe_task()}
+    connection.sendall(framing.pack(ready))
     batches = 0
     while (frame := framing.receive(connection)) is not None:
         request, content = frame
-        connection.sendall(framing.pack(_predict(predictor, request, content)))
+        connection.sendall(_predict(predictor, request, content))
         batches += 1
         if batches % _TRIM_EVERY == 0:
             trim()
     return 0
 
 
-def _predict(predictor: Any, request: Any, content: bytearray) -> dict[str, Any]:
-    """Return the rows of one frame; log an exception and answer it with 500."""
+def _predict(predictor: Any, request: Any, content: bytearray) -> bytes:
+    """Return the frame of rows and files; log an exception and answer it with 500."""
     from vitral.serve.worker.predictor import is_finite
 
     offset, contents = 0, []
@@ -106,9 +107,13 @@ def _predict(predictor: Any, request: Any, content: bytearray) -> dict[str, Any]
         rows = [{"refused": [500, "model_failed", message]} for _ in contents]
     for index, row in enumerate(rows):
         if not is_finite(row):
-            message = "The model's probabilities are not finite numbers."
+            message = "The model's answer has numbers that are not finite."
             rows[index] = {"refused": [500, "not_finite", message]}
-    return {"rows": rows}
+    files = [row.pop("file", None) for row in rows]
+    sizes = [None if file is None else len(file) for file in files]
+    return framing.pack(
+        {"rows": rows, "sizes": sizes}, b"".join(file or b"" for file in files)
+    )
 
 
 def trim() -> None:

@@ -1,7 +1,8 @@
-"""Predictions of the worker process: labels, maps, embeddings, logits."""
+"""Predictions of the worker process: answers, maps, embeddings, raw outputs."""
 
 import contextlib
 import hashlib
+import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,17 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from vitral.data.images import Size, decode
 from vitral.errors import ImageError, WeightsError
 from vitral.inspection import grad_cam, has_attention, rollout
 from vitral.models import MergeSchedule
+from vitral.serve.worker.description import (
+    DRAWN,
+    describe_display,
+    describe_task,
+    suffixes_by_type,
+)
+from vitral.tasks import Answer
 from vitral.weights import ExportedModel
 from vitral.workflows import Run, open_run
 
+ROW = "application/json"
+"""Media type of an answer that is no file."""
 _MAP_DIGITS = 6
 """Decimal places of a map's values."""
+_JPEG_QUALITY = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,8 @@ class PreparedImage:
     """Of the file."""
     notes: tuple[str, ...]
     wants: dict[str, Any]
+    picture: Image.Image | None
+    """The upright picture if it is to be drawn on; else its memory is free again."""
 
 
 class Predictor:
@@ -56,6 +70,8 @@ class Predictor:
         self.run = _open_image_run(path, merge, merge_schedule)
         self.max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(max(1, threads))
+        self.presentation = self.run.task.present(self.run.labels, self.run.stored)
+        self._suffixes = suffixes_by_type(self.presentation)
         self.model = self.run.model.eval()
         _copy_weights(self.model)
         self.name, self.hash = Path(path).absolute().name, _hash(path)
@@ -70,17 +86,18 @@ class Predictor:
         return {
             "model": self.name,
             "hash": self.hash,
-            "classes": list(self.run.classes),
             "image_size": list(self.run.preprocess.image_size),
             "task": self.run.task.name,
-            **self.run.labels.extra(),
-            **self._fitted(),
+            **{name: fact.value for name, fact in self.presentation.facts.items()},
+            "display": describe_display(
+                self.run.task, self.run.labels, self.presentation
+            ),
             "maps": self.missing_features_reason() == "",
         }
 
-    def _fitted(self) -> dict[str, Any]:
-        run = self.run
-        return {k: run.stored.get(k, v) for k, v in run.task.stored_keys.items()}
+    def describe_task(self) -> dict[str, Any]:
+        """Return what /openapi.json says about the task."""
+        return describe_task(self.presentation)
 
     def missing_features_reason(self) -> str:
         """Return why the model gives no map or embedding; empty if it does."""
@@ -88,8 +105,9 @@ class Predictor:
             return ""
         return (
             "The server runs an exported model, which holds the way from pixels to "
-            "logits and nothing between: serve the run itself for heat maps and "
-            "embeddings, or ask without `map` and `embedding`."
+            f"{self.presentation.outputs_name} and nothing between: serve the run "
+            "itself for heat maps and embeddings, or ask without `map` and "
+            "`embedding`."
         )
 
     def warm_up(self, batch: int) -> None:
@@ -97,12 +115,13 @@ class Predictor:
         height, width = self.run.preprocess.image_size
         grey = self.run.preprocess.normalize(torch.full((3, height, width), 127.0))
         for batch_size in {1, batch}:
-            logits = self.run.predict_outputs(
+            outputs = self.run.predict_outputs(
                 grey.expand(batch_size, -1, -1, -1).contiguous()
             )
-        if not torch.isfinite(logits).all():
+        if not torch.isfinite(outputs).all():
+            name = self.presentation.outputs_name
             raise WeightsError(
-                f"The model in {self.run.path} gives logits that are not finite for a "
+                f"The model in {self.run.path} gives {name} that are not finite for a "
                 "grey image: its weights are damaged. Export or train it again."
             )
 
@@ -137,46 +156,65 @@ class Predictor:
                 f"{self.max_pixels:,} pixels.",
             ]
         size = Size(decoded.image.height, decoded.image.width)
-        return PreparedImage(pixels, size, decoded.notes, wants)
+        is_drawn = self._suffixes.get(wants.get("media_type", ROW)) == DRAWN
+        picture = decoded.image if is_drawn else None
+        return PreparedImage(pixels, size, decoded.notes, wants, picture)
 
     def _answer(self, images: Sequence[PreparedImage]) -> list[dict[str, Any]]:
         pixels = torch.stack([image.pixels for image in images])
-        logits = self.run.predict_outputs(pixels)
-        # A request asks for its own number of names.
-        answers = [
-            self.run.decode(row[None], top=image.wants["top"], sizes=(image.size,))[0]
-            for row, image in zip(logits, images, strict=True)
-        ]
+        outputs = self.run.predict_outputs(pixels)
+        sizes = tuple(image.size for image in images)
+        # A request asks for its own number of names, but the last bits of a row depend
+        # on its batch: all rows are decoded for each number.
+        answers = {
+            top: self.run.decode(outputs, top=top, sizes=sizes)
+            for top in {image.wants["top"] for image in images}
+        }
         embedded = [i for i, image in enumerate(images) if image.wants.get("embedding")]
         embeddings = iter(self._embed(pixels[embedded]) if embedded else ())
         rows = []
         for index, image in enumerate(images):
-            row = answers[index].row() | {
+            answer = answers[image.wants["top"]][index]
+            row = answer.row() | {
                 "notes": list(image.notes),
                 # Not by the server: a reload may have replaced the model since.
                 "model": {"name": self.name, "hash": self.hash},
             }
-            if image.wants.get("logits"):
-                row["logits"] = logits[index].tolist()
+            if image.wants.get("outputs"):
+                row[self.presentation.outputs_name] = outputs[index].tolist()
             if image.wants.get("embedding"):
                 row["embedding"] = next(embeddings).tolist()
             if image.wants.get("map"):
-                row["map"] = self._compute_map(image, answers[index].explained_output)
-            rows.append(row)
+                row["map"] = self._compute_map(image, answer.explained_output)
+            rows.append(row | self._make_file(image, answer))
         return rows
+
+    def _make_file(self, image: PreparedImage, answer: Answer) -> dict[str, Any]:
+        """Return `file`, the content of the media type asked for; else `refused`."""
+        media_type = image.wants.get("media_type", ROW)
+        if media_type == ROW:
+            return {}
+        if image.picture is not None:
+            return {"file": _to_jpeg(answer.draw(image.picture))}
+        suffix = self._suffixes.get(media_type)
+        content = None if suffix is None else answer.files().get(suffix)
+        if content is not None:
+            return {"file": content}
+        reason = f"The answer for this image has no {media_type}: ask for {ROW}."
+        return {"refused": [406, "not_acceptable", reason]}
 
     @torch.no_grad()
     def _embed(self, pixels: Tensor) -> Tensor:
         return self.model.forward_pool(self.model.forward_features(pixels)).float()
 
-    def _compute_map(self, image: PreparedImage, label: int) -> dict[str, Any]:
+    def _compute_map(self, image: PreparedImage, output: int) -> dict[str, Any]:
         # One image at a time: the attention of a whole batch is large.
         pixels = image.pixels[None]
         with_attention = has_attention(self.model)
         if with_attention:
             table = rollout(self.model, pixels)[0]
         else:
-            table = grad_cam(self.model, pixels, torch.tensor([label]))[0]
+            table = grad_cam(self.model, pixels, torch.tensor([output]))[0]
         seen = self.run.preprocess.geometry(image.size).visible_box()
         return {
             "method": "rollout" if with_attention else "grad_cam",
@@ -187,6 +225,12 @@ class Predictor:
             ],
             "box": [round(edge, _MAP_DIGITS) for edge in seen],
         }
+
+
+def _to_jpeg(picture: Image.Image) -> bytes:
+    content = io.BytesIO()
+    picture.convert("RGB").save(content, "JPEG", quality=_JPEG_QUALITY)
+    return content.getvalue()
 
 
 def _open_image_run(
@@ -246,4 +290,6 @@ def is_finite(row: Any) -> bool:
     """Return whether JSON can represent an answer."""
     if isinstance(row, dict):
         return all(map(is_finite, row.values()))
+    if isinstance(row, list | tuple):
+        return all(map(is_finite, row))
     return not isinstance(row, float) or math.isfinite(row)

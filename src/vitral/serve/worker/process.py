@@ -29,6 +29,8 @@ class ModelProcess:
         self.pid = pid
         self.model_info: dict[str, Any] = {}
         """See `Predictor.describe`."""
+        self.task_part: dict[str, Any] = {}
+        """See `Predictor.describe_task`."""
         self.last_used = time.monotonic()
         """Monotonic time of the last batch."""
         self._reader, self._writer = reader, writer
@@ -49,7 +51,7 @@ class ModelProcess:
         process = cls(pid, *await asyncio.open_connection(sock=server_end))
         try:
             async with asyncio.timeout(_LOAD_SECONDS):
-                reply = await framing.read(process._reader)
+                reply, _ = await framing.read(process._reader)
             if "error" in reply:
                 raise _to_error(reply)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
@@ -61,12 +63,14 @@ class ModelProcess:
         except BaseException:
             process.kill()
             raise
-        process.model_info = reply["ready"]
+        process.model_info, process.task_part = reply["ready"], reply["task"]
         process.last_used = time.monotonic()
         return process
 
     async def ask(self, items: Sequence[Item], seconds: float) -> list[dict[str, Any]]:
         """Return the rows of a batch; an empty batch is a health check.
+
+        A row whose image asks for another media type has the content as `file`.
 
         Raises:
             WorkerDied: it exited, or did not answer within `seconds`.
@@ -81,11 +85,16 @@ class ModelProcess:
                 content = b"".join(item.content for item in items)
                 self._writer.write(framing.pack(request, content))
                 await self._writer.drain()
-                answer = await framing.read(self._reader)
+                answer, files = await framing.read(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
             raise WorkerDied from None
         self.last_used = time.monotonic()
         rows: list[dict[str, Any]] = answer["rows"]
+        offset = 0
+        for row, size in zip(rows, answer["sizes"], strict=True):
+            if size is not None:
+                row["file"] = files[offset : offset + size]
+                offset += size
         return rows
 
     def has_ended(self) -> bool:

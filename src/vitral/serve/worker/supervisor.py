@@ -33,6 +33,8 @@ class Worker:
         self.settings = settings
         self.model_info: dict[str, Any] = {}
         """`Predictor.describe` of the current or last model."""
+        self.task_part: dict[str, Any] = {}
+        """`Predictor.describe_task` of that model."""
         self.deaths: deque[float] = deque(maxlen=MAX_DEATHS)
         self.on_death: Callable[[], None] = lambda: None
         """Called at once after a crash, to fail all pending requests."""
@@ -133,7 +135,7 @@ class Worker:
 
     def _adopt(self, process: ModelProcess) -> None:
         self._process = process
-        self.model_info = process.model_info
+        self.model_info, self.task_part = process.model_info, process.task_part
         self._ended.clear()
 
     async def _wait_for_end(self) -> None:

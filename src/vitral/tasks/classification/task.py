@@ -22,6 +22,7 @@ from vitral.tasks.classification.labels import (
 )
 from vitral.tasks.classification.metric import ClassMetric
 from vitral.tasks.classification.multi_label import MultiLabel
+from vitral.tasks.classification.presentation import present_classes
 from vitral.tasks.classification.probes import ProbeResult, run_probe
 from vitral.tasks.classification.real import (
     RealAccuracy,
@@ -32,6 +33,7 @@ from vitral.tasks.classification.result import Classification
 from vitral.tasks.classification.supervised import Supervised, SupervisedConfig
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.presentation import Presentation
 from vitral.tasks.probe import ProbeInput, ProbeSettings
 from vitral.tasks.result import Result
 
@@ -150,6 +152,9 @@ class ClassificationTask(Task):
 
     def row_types(self, labels: Labels) -> dict[str, type]:
         return {"label": str, "confidence": float, "probabilities": dict}
+
+    def present(self, labels: Labels, stored: Mapping[str, Any]) -> Presentation:
+        return present_classes(_class_labels(labels), stored)
 
     def metric(self, labels: Labels) -> ClassMetric:
         return ClassMetric(labels)
