@@ -26,6 +26,7 @@ FLOORS = (
         ("training", "plots", "inspection"),
         "training knows no model and no data set; plots know arrays",
     ),
+    (("document",), "a run folder's plain files; numbers, pictures, blocks of a page"),
     (("tasks",), "all of what a model can be asked; no other room names a task"),
     (("report",), "the files of a run"),
     (("workflows",), "everything above this line"),

@@ -23,12 +23,11 @@ from reports import (
     samples,
     write_run,
 )
+from vitral.document import Verdict, to_text
 from vitral.errors import ConfigError, ImageError
 from vitral.report import model_card, write_html
 from vitral.report.compare_runs import compare
-from vitral.report.load_run import load_run_folder
-from vitral.report.numbers import to_text
-from vitral.report.verdict import verdict
+from vitral.report.load_run import load_run_folder, task_of
 from vitral.tasks.classification import classify, multilabel
 
 
@@ -183,9 +182,14 @@ def test_names_are_text_everywhere(tmp_path: Path) -> None:
 # Runs of other sizes
 
 
+def verdict(run: Path) -> Verdict:
+    folder = load_run_folder(run)
+    return task_of(folder).reporter().verdict(folder)
+
+
 def said(run: Path) -> str:
     """The main sentence and the remarks."""
-    found = verdict(load_run_folder(run))
+    found = verdict(run)
     texts = [found.text, *(remark.text for remark in found.remarks)]
     return " ".join(map(to_text, texts)).replace("\N{NO-BREAK SPACE}", " ")
 
@@ -195,7 +199,7 @@ def test_two_classes_few_images_worse_than_the_baseline(tmp_path: Path) -> None:
         tmp_path / "run", num_classes=2, num_test=64, skill=1.0, imbalance=4, lost=1
     )
     page = report(run, tmp_path)
-    for remark in verdict(load_run_folder(run)).remarks:
+    for remark in verdict(run).remarks:
         assert to_text(remark.text) in page.words
     assert "Only 65 test images were measured" in said(run)
     assert "The model is worse than always answering “zero”" in said(run)

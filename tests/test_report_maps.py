@@ -15,13 +15,13 @@ from PIL import Image
 import vitral as vt
 from photos import CLASSES, photo, tiny_config
 from reports import SCRIPT, Reader, check_numbers, picture, report, write_run
+from vitral.document.inspection_store import read, store
 from vitral.errors import ConfigError
 from vitral.inspection import attention_distance, grad_cam, rollout
 from vitral.report import write_html
-from vitral.report.inspection_store import read, store
 from vitral.report.load_run import load_run_folder
-from vitral.report.sections.examples import select_examples
 from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks.classification.report import select_answers
 from vitral.workflows.inspect import report_maps
 from vitral.workflows.inspect.build_report import write_report
 
@@ -138,7 +138,7 @@ def test_right_answers_are_spread_over_the_classes(tmp_path):
         run = write_run(
             tmp_path / str(classes), num_classes=classes, num_test=900, skill=30.0
         )
-        found = select_examples(load_run_folder(run))
+        found = select_answers(load_run_folder(run))
         assert all(row.correct for row in found)
         number = Counter(row.label for row in found)
         assert Counter(number.values()) == expected
@@ -265,7 +265,7 @@ def test_names_stay_text_and_a_thousand_classes_small(tmp_path):
     run = write_run(
         tmp_path / "run", num_classes=1000, names=names, num_test=1500, skill=3.0
     )
-    ids = [row.path for row in select_examples(load_run_folder(run))]
+    ids = [row.path for row in select_answers(load_run_folder(run))]
     generator = np.random.default_rng(0)
     heads = generator.uniform(10, 90, (24, 16)).round(4)
     distance = {

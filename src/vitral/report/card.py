@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from vitral.report.load_run import Result, RunFolder, load_run_folder
-from vitral.report.numbers import NONE, flatten, interval, share, to_text
-from vitral.report.verdict import FEW_IMAGES, verdict
-from vitral.tasks.classification import Classification, MultiLabel
+from vitral.document import NONE, RunFolder, flatten, result_file, to_text
+from vitral.report.load_run import load_run_folder, task_of
+from vitral.tasks import Result
+from vitral.tasks.reporter import Reporter
 
-MOST_CLASSES = 50
+MOST_OUTPUTS = 50
 
 
 def model_card(run: Path) -> str:
@@ -22,17 +22,18 @@ def model_card(run: Path) -> str:
         ConfigError: the folder is not a run, or a file in it is damaged.
     """
     folder = load_run_folder(Path(run))
+    reporter = task_of(folder).reporter()
     config = folder.model or {}
     block = config.get("vitral")
     block = block if isinstance(block, dict) else {}
     parts = [
-        _overview(folder, config),
-        _results(folder),
-        _classes(folder),
+        _overview(folder, config, reporter.subject),
+        _results(folder, reporter),
+        _outputs(*reporter.card_outputs(folder)),
         _data(folder),
         _preprocess(block),
-        _limits(folder),
-        _loading(block),
+        _limits(reporter.limits(folder)),
+        _loading(block, reporter.outputs_name),
         _license(config, block),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -45,20 +46,20 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~$])", r"\\\1", line)
 
 
-def _overview(run: RunFolder, config: dict[str, Any]) -> str:
+def _overview(run: RunFolder[Result], config: dict[str, Any], subject: str) -> str:
     model = run.model_name or str(config.get("architecture") or "unnamed")
     weights = run.setting("weights")
     start = f"the weights {escape(weights)}" if weights else "random numbers"
     text = f"# {escape(run.name)}\n\n"
-    text += f"An image classifier ({escape(model)}), trained from {start}."
+    text += f"{subject} ({escape(model)}), trained from {start}."
     if run.command:
         # No character of the command can end an indented code block.
         text += f"\n\nMade with:\n\n    {' '.join(run.command.split())}"
     return text
 
 
-def _results(run: RunFolder) -> str:
-    summary = verdict(run)
+def _results(run: RunFolder[Result], reporter: Reporter) -> str:
+    summary = reporter.verdict(run)
     lines = ["## Results", "", escape(to_text(summary.text))]
     for remark in summary.remarks:
         lines += ["", f"- {escape(to_text(remark.text))}"]
@@ -66,44 +67,26 @@ def _results(run: RunFolder) -> str:
         lines += ["", "| split | images | measure | value | 95 % interval |"]
         lines.append("|---|---:|---|---:|---|")
     for split, result in run.results.items():
-        for field, name in _measures(result):
-            value = getattr(result, field)
-            limits = getattr(result, f"{field}_interval", None)
-            number = f"{value:.3f}" if field == "ece" else share(value, "").text
-            ends = to_text(interval(limits, "")) if limits else NONE
+        file = result_file(split)
+        for measure in reporter.card_measures(result):
+            number = measure.number(result, file).text
+            ends = to_text(measure.interval(result, file)) or NONE
             lines.append(
-                f"| {escape(split)} | {result.n} | {name} | {number} | {ends} |"
+                f"| {escape(split)} | {result.n} | {escape(measure.name)} | {number} "
+                f"| {ends} |"
             )
     return "\n".join(lines)
 
 
-def _measures(result: Result) -> list[tuple[str, str]]:
-    if isinstance(result, MultiLabel):
-        return [
-            ("mean_average_precision", "mean average precision"),
-            ("exact_match", "every label right"),
-        ]
-    names = [
-        ("top1", "top-1 accuracy"),
-        ("top5", "top-5 accuracy"),
-        ("balanced_accuracy", "balanced accuracy"),
-        ("macro_f1", "macro-F1"),
-        ("ece", "expected calibration error"),
-        ("majority", "most frequent class"),
-    ]
-    return [pair for pair in names if getattr(result, pair[0]) is not None]
-
-
-def _classes(run: RunFolder) -> str:
-    names = [str(name) for name in (run.data or {}).get("classes") or []]
+def _outputs(title: str, names: list[str]) -> str:
     if not names:
         return ""
-    shown = ", ".join(escape(name) for name in names[:MOST_CLASSES])
-    more = ", and more in config.json" if len(names) > MOST_CLASSES else ""
-    return f"## Classes\n\n{len(names)}, in the order of the outputs: {shown}{more}."
+    shown = ", ".join(escape(name) for name in names[:MOST_OUTPUTS])
+    more = ", and more in config.json" if len(names) > MOST_OUTPUTS else ""
+    return f"## {title}\n\n{len(names)}, in the order of the outputs: {shown}{more}."
 
 
-def _data(run: RunFolder) -> str:
+def _data(run: RunFolder[Result]) -> str:
     if run.data is None:
         return "## Data\n\nUnknown: the run holds no data.json."
     counts = run.data.get("counts") or {}
@@ -134,39 +117,16 @@ def _preprocess(block: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _limits(run: RunFolder) -> str:
-    lines = [
-        "- It always answers one of its classes, for any image, also for one that "
-        "shows none of them.",
-        "- The numbers hold for images like those it was measured on: same cameras, "
-        "same places, same shares of the classes.",
-    ]
-    result = run.results.get(run.headline_split or "")
-    if result is None:
-        lines.append("- It has not been measured.")
-    elif result.n < FEW_IMAGES:
-        lines.append(f"- It was measured on {result.n} images only.")
-    if isinstance(result, Classification):
-        weak = [
-            row.name
-            for row in result.per_class
-            if row.recall is None or row.recall_interval.low < 0.5
-        ]
-        if weak:
-            names = ", ".join(escape(name) for name in weak[:10])
-            more = " and others" if len(weak) > 10 else ""
-            lines.append(
-                "- For these classes it is not shown that it finds at least half of "
-                f"the images: {names}{more}."
-            )
+def _limits(sentences: list[str]) -> str:
+    lines = [f"- {escape(sentence)}" for sentence in sentences]
     return "## Limits\n\n" + "\n".join(lines)
 
 
-def _loading(block: dict[str, Any]) -> str:
+def _loading(block: dict[str, Any], outputs: str) -> str:
     text = (
         "## Loading\n\n```python\nimport vitral as vt\n\n"
         'model, preprocess, ledger = vt.load("model/")\n'
-        'logits = model(preprocess("image.jpg")[None])\n```'
+        f'{outputs} = model(preprocess("image.jpg")[None])\n```'
     )
     if block.get("timm") is True:
         text += (

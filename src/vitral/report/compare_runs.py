@@ -6,39 +6,51 @@ A paired test on the same images says more than two intervals do: `vitral compar
 from dataclasses import dataclass
 from typing import Any
 
-from vitral.evaluation import Interval
-from vitral.report.load_run import Result, RunFolder, result_file
-from vitral.report.numbers import count, interval, pointer, share
-from vitral.report.sections import bar
-from vitral.tasks.classification import Classification
+from vitral.document import RunFolder, bar, count, pointer, result_file
+from vitral.report.load_run import task_of
+from vitral.tasks import Headline, Result
+from vitral.tasks.measures import format_headline
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonTable:
     """Table on top of a report of several runs."""
 
+    title: str
+    """Title of the column of compared numbers."""
     lines: list[dict[str, Any]]
     remarks: list[str]
 
 
-def compare(runs: list[RunFolder]) -> ComparisonTable:
+def compare(runs: list[RunFolder[Result]]) -> ComparisonTable:
     """Return the headline result of each run, in the given order."""
-    return ComparisonTable([_comparison_row(run) for run in runs], _remarks(runs))
+    titles = dict.fromkeys(
+        task_of(run).reporter().compared or run.results[split].headline().name
+        for run in runs
+        if (split := run.headline_split) is not None
+    )
+    title = " or ".join(titles) or "result"
+    lines = [_comparison_row(run) for run in runs]
+    return ComparisonTable(title, lines, _remarks(runs))
 
 
-def _comparison_row(run: RunFolder) -> dict[str, Any]:
+def _comparison_row(run: RunFolder[Result]) -> dict[str, Any]:
     """Return a row of the template; its numbers are None without a result."""
     split = run.headline_split
     cells: dict[str, Any] = {"n": None, "number": None, "interval": [], "bar": None}
     if split is not None:
         result, file = run.results[split], result_file(split)
-        field, value, limits = _score(result)
+        headline = result.headline()
+        number, limits = format_headline(headline, file)
         cells = {
             "n": count(result.n, pointer(file, "n")),
-            "number": share(value, pointer(file, field)),
-            "interval": interval(limits, pointer(file, f"{field}_interval")),
-            "bar": bar(limits, value),
+            "number": number,
+            "interval": limits,
+            "bar": None,
         }
+        if limits and headline.is_share:
+            value, ends = headline.require()
+            cells["bar"] = bar(ends, value)
     return {
         "name": run.name,
         "model": run.model_name,
@@ -48,14 +60,7 @@ def _comparison_row(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _score(result: Result) -> tuple[str, float, Interval]:
-    """Return the compared measure: its field, value and interval."""
-    if isinstance(result, Classification):
-        return "top1", result.top1, result.top1_interval
-    return "exact_match", result.exact_match, result.exact_match_interval
-
-
-def _remarks(runs: list[RunFolder]) -> list[str]:
+def _remarks(runs: list[RunFolder[Result]]) -> list[str]:
     measured = [
         (run, run.headline_split) for run in runs if run.headline_split is not None
     ]
@@ -68,13 +73,36 @@ def _remarks(runs: list[RunFolder]) -> list[str]:
             "These runs were not measured on the same images (another split or another "
             "data fingerprint): their numbers cannot be compared."
         ]
-    scores = [(run.name, *_score(run.results[split])) for run, split in measured]
-    scores.sort(key=lambda score: -score[2])
-    (best, _, _, limits), *others = scores
-    close = [name for name, _, _, other in others if other.high >= limits.low]
+    headlines = [(run.name, run.results[split].headline()) for run, split in measured]
+    return [_rank(headlines)]
+
+
+def _rank(headlines: list[tuple[str, Headline]]) -> str:
+    """Return the sentence on the best run and on those that may be as good.
+
+    Args:
+        headlines: with the name of each run.
+    """
+    first = headlines[0][1]
+    if any(headline.field != first.field for _, headline in headlines):
+        return (
+            "These runs were measured by different numbers, which cannot be compared."
+        )
+    if any(headline.interval is None for _, headline in headlines):
+        return "A run has a number without an interval, so nothing is compared."
+    sign = 1 if first.higher_is_better else -1
+    scores = []
+    for name, headline in headlines:
+        value, (low, high) = headline.require()
+        lower, upper = sorted((sign * low, sign * high))
+        scores.append((sign * value, name, lower, upper))
+    scores.sort(key=lambda score: -score[0])
+    (_, best, limit, _), *others = scores
+    close = [name for _, name, _, upper in others if upper >= limit]
     if not close:
-        return [f"{best} is best, and no other interval overlaps its interval."]
-    return [
-        f"{best} has the highest number, but its interval overlaps that of "
+        return f"{best} is best, and no other interval overlaps its interval."
+    extreme = "highest" if first.higher_is_better else "lowest"
+    return (
+        f"{best} has the {extreme} number, but its interval overlaps that of "
         f"{' and '.join(close)}: from these intervals they cannot be told apart."
-    ]
+    )

@@ -13,40 +13,23 @@ from typing import Any
 from PIL import Image
 
 from vitral.atomic_io import write_atomic
+from vitral.document import PageBudget, PictureSources, RunFolder, flatten
 from vitral.errors import ConfigError
 from vitral.report.compare_runs import compare
-from vitral.report.load_run import RunFolder, load_run_folder
-from vitral.report.numbers import flatten
+from vitral.report.load_run import load_run_folder, task_of
 from vitral.report.pages import render_page
-from vitral.report.sections import (
-    PictureSources,
-    attention_section,
-    bar,
-    correct_examples,
-    details,
-    maps_note,
-    representation_section,
-    results_section,
-    worst_errors,
-)
-from vitral.report.verdict import verdict
-from vitral.tasks.classification import Classification
+from vitral.report.sections import attention_section, details
+from vitral.tasks import Result
 
 PICTURE_BUDGET = 1_400_000  # characters of photographs in the whole file
-# Share of each section; pictures with a map come in pairs.
-PICTURE_SHARES = {"samples": 0.2, "errors": 0.45, "right": 0.35}
-SECTIONS = (
+SAMPLE_SHARE = 0.2  # of the budget for training images; answers take the rest
+FIRST_SECTIONS = (
     ("reproduce", "Reproduce"),
     ("data", "Data"),
     ("training", "Training"),
-    ("results", "Results"),
-    ("errors", "Errors"),
-    ("right", "Right answers"),
-    ("attention", "Attention"),
-    ("model", "Model"),
-    ("events", "Events"),
 )
-CLASSIFIER_SECTIONS = ("errors", "right", "attention")
+ATTENTION_SECTION = ("attention", "Attention")
+LAST_SECTIONS = (("model", "Model"), ("events", "Events"))
 MOST_TABLE_ROWS = 1000  # of the tables of classes in the file
 
 
@@ -93,7 +76,7 @@ def write_html(
 
 
 def _picture_sources(
-    run: RunFolder,
+    run: RunFolder[Result],
     images: Callable[[Path, str], Image.Image | None] | None,
     views: Callable[[Path, str], Image.Image | None] | None,
 ) -> PictureSources:
@@ -104,59 +87,47 @@ def _picture_sources(
 
 
 def _page(
-    run: RunFolder,
+    run: RunFolder[Result],
     sources: PictureSources,
     samples: Callable[[Path], Sequence[tuple[Image.Image, str]]] | None,
     num_runs: int,
 ) -> dict[str, Any]:
     """Return the variables of the template for one run."""
-    budget = {
-        name: int(part * PICTURE_BUDGET) // num_runs
-        for name, part in PICTURE_SHARES.items()
-    }
+    task = task_of(run)
+    reporter = task.reporter()
+    for_samples = int(SAMPLE_SHARE * PICTURE_BUDGET)
     most_rows = MOST_TABLE_ROWS // num_runs
+    budget = PageBudget((PICTURE_BUDGET - for_samples) // num_runs, most_rows)
+    answers = reporter.sections(run, sources, budget)
     pictures = samples(run.path) if samples is not None else ()
+    result = run.results.get(run.headline_split or "")
     return {
         "name": run.name,
-        "sections": [
-            (part, title)
-            for part, title in SECTIONS
-            if run.representation is None or part not in CLASSIFIER_SECTIONS
+        "links": [
+            *FIRST_SECTIONS,
+            *((section.id, section.title) for section in answers),
+            *([ATTENTION_SECTION] if task.has_answers else []),
+            *LAST_SECTIONS,
         ],
         "subtitle": _subtitle(run),
-        "verdict": verdict(run),
-        "gauge": _gauge(run),
+        "verdict": reporter.verdict(run),
+        "gauge": None if result is None else reporter.gauge(result),
         # Lines break between options.
         "command": re.split(r" (?=--)", run.command) if run.command else [],
         "versions": details.versions(run),
         "settings": flatten(run.config),
         "has_environment": run.environment is not None,
-        "data": details.data_section(run, pictures, budget["samples"], most_rows),
+        "data": details.data_section(run, pictures, for_samples // num_runs, most_rows),
         "training": details.training_section(run),
-        "results": results_section(run, most_rows),
-        "representation": representation_section(run),
-        "errors": worst_errors(run, sources, budget["errors"]),
-        "right": correct_examples(run, sources, budget["right"]),
-        "maps_note": maps_note(run),
-        "attention": attention_section(run),
+        "answers": answers,
+        "attention": attention_section(run) if task.has_answers else None,
         "model": details.model_section(run),
         "events": details.events(run),
         "problems": run.problems,
     }
 
 
-def _gauge(run: RunFolder) -> dict[str, Any] | None:
-    """Return the drawing under the main sentence, on a scale of 0..100."""
-    result = run.results.get(run.headline_split or "")
-    if not isinstance(result, Classification):
-        return None
-    return {
-        "bar": bar(result.top1_interval, result.top1),
-        "baseline": round(100 * result.majority, 1),
-    }
-
-
-def _subtitle(run: RunFolder) -> list[str]:
+def _subtitle(run: RunFolder[Result]) -> list[str]:
     values = {name: run.setting(name) for name in ("model", "data", "recipe", "seed")}
     values["model"] = run.model_name
     values["data"] = str((run.data or {}).get("name") or values["data"])

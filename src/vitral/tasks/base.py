@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.presentation import Fact, Field, Presentation
 from vitral.tasks.probe import ProbeInput, ProbeRow, ProbeSettings
 from vitral.tasks.result import Metric, Result, SecondResult
+
+if TYPE_CHECKING:
+    from vitral.tasks.reporter import Reporter  # slow to import: it draws
 
 Use = Literal["features", "pseudo-labels", "tune-speed"]
 """Jobs that not every kind of label fits."""
@@ -324,3 +327,11 @@ class Task(ABC):
         """Return the class of a stored result; None for one of another task."""
         kinds = {result.KIND: result for result in self.results}
         return kinds.get(str(value.get("kind", "")))
+
+    # Documents
+
+    def reporter(self) -> "Reporter":
+        """Return the writer of the task's parts of report and card."""
+        from vitral.tasks.reporter import Reporter
+
+        return Reporter()

@@ -5,30 +5,11 @@ from typing import Any
 import numpy as np
 
 from vitral import plots
-from vitral.report.images import Picture, svg_picture
-from vitral.report.inspection_store import FILE, StoredInspection
-from vitral.report.load_run import RunFolder
-from vitral.report.numbers import Number, Text, count, decimal, pointer, share
+from vitral.document import RunFolder
+from vitral.document.images import Picture, svg_picture
+from vitral.document.inspection_store import FILE, StoredInspection
+from vitral.document.numbers import Number, Text, count, decimal, pointer, share
 
-_MAPS = {
-    "rollout": (
-        "The second picture is what enters the model, coloured by attention rollout: "
-        "how much each patch reaches what the head reads, through all layers. Each map "
-        "runs from its own least (dark) to its own greatest value (yellow)."
-    ),
-    "grad_cam": (
-        "The second picture is what enters the model, coloured by Grad-CAM: which "
-        "cells of the last feature map speak for the answered class. Each map runs "
-        "from its own least (dark) to its own greatest value (yellow)."
-    ),
-}
-_CLIP_MAPS = (
-    "Above are the frames that enter the model, at most eight, from the first to the "
-    "last; below them the same frames coloured by attention rollout: how much each "
-    "patch of each frame reaches what the head reads, through all steps of attention. "
-    "Each map runs from its least (dark) to its greatest value (yellow) over all "
-    "frames of its clip."
-)
 _CLIP_LIMITS = (
     "Rollout shows where attention went and does not depend on the class, so it is no "
     "reason for the answer; `vitral inspect --what relevance` has maps that do, and "
@@ -48,7 +29,7 @@ _LIMITS = {
 }
 
 
-def attention_section(run: RunFolder) -> dict[str, Any]:
+def attention_section(run: RunFolder[Any]) -> dict[str, Any]:
     """Return sentences, figure and notes, or what is missing if nothing was computed.
 
     The notes are the meaning and limits of the maps, and what was left out.
@@ -74,17 +55,7 @@ def attention_section(run: RunFolder) -> dict[str, Any]:
     return section
 
 
-def maps_note(run: RunFolder) -> str:
-    """Return the sentence next to the first pictures with maps; empty without maps."""
-    stored = run.inspection
-    if stored is None or not stored.maps:
-        return ""
-    if stored.has_frames:
-        return _CLIP_MAPS
-    return _MAPS.get(str(stored.document.get("method")), "")
-
-
-def _missing_note(run: RunFolder) -> str:
+def _missing_note(run: RunFolder[Any]) -> str:
     if run.headline_split is None:
         return "Nothing was measured, so nothing was looked at either."
     return (

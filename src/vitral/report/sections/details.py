@@ -6,10 +6,10 @@ from typing import Any
 from PIL import Image
 
 from vitral import plots
+from vitral.document import RunFolder
+from vitral.document.images import svg_picture, thumbnail
+from vitral.document.numbers import NONE, Number, Text, count, flatten, large, pointer
 from vitral.errors import DataError
-from vitral.report.images import svg_picture, thumbnail
-from vitral.report.load_run import RunFolder
-from vitral.report.numbers import NONE, Number, Text, count, flatten, large, pointer
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24
@@ -21,7 +21,7 @@ Facts = list[tuple[str, Text]]
 
 
 def data_section(
-    run: RunFolder,
+    run: RunFolder[Any],
     samples: Sequence[tuple[Image.Image, str]],
     budget: int,
     most_rows: int,
@@ -88,7 +88,7 @@ def _data_facts(
     return [(name, text) for name, text in facts if text not in ([], [""])]
 
 
-def training_section(run: RunFolder) -> dict[str, Any] | None:
+def training_section(run: RunFolder[Any]) -> dict[str, Any] | None:
     """Return the curves of a run; None if metrics.jsonl is missing."""
     if not run.metrics:
         return None
@@ -119,7 +119,7 @@ _MODEL_FACTS = (
 )
 
 
-def model_section(run: RunFolder) -> dict[str, Any] | None:
+def model_section(run: RunFolder[Any]) -> dict[str, Any] | None:
     """Return the model; None if model/config.json is missing."""
     if run.model is None:
         return None
@@ -171,13 +171,13 @@ def _format_ledger(value: dict[str, Any]) -> Text:
     return parts or [", ".join(f"{key}: {part}" for key, part in value.items())]
 
 
-def versions(run: RunFolder) -> list[tuple[str, str]]:
+def versions(run: RunFolder[Any]) -> list[tuple[str, str]]:
     """Return the seed, then every line of environment.json."""
     seed = [("seed", run.setting("seed"))] if run.setting("seed") else []
     return seed + flatten(run.environment or {})
 
 
-def events(run: RunFolder) -> list[tuple[Number, str]]:
+def events(run: RunFolder[Any]) -> list[tuple[Number, str]]:
     """Return the lines of metrics.jsonl that have a text, with their step."""
     lines = []
     for metric in run.metrics:

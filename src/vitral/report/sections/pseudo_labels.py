@@ -14,8 +14,8 @@ from PIL import Image
 
 from vitral import plots
 from vitral.atomic_io import write_atomic
+from vitral.document.images import svg_picture, thumbnail
 from vitral.evaluation import wilson
-from vitral.report.images import svg_picture, thumbnail
 from vitral.report.pages import render_page
 
 PAGE = "report.html"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.presentation import Presentation
 from vitral.tasks.probe import ProbeInput, ProbeSettings
 from vitral.tasks.result import Result
+
+if TYPE_CHECKING:
+    from vitral.tasks.reporter import Reporter  # slow to import: it draws
 
 
 class ClassificationTask(Task):
@@ -194,6 +197,11 @@ class ClassificationTask(Task):
         self, truth: Any, table: Path, names: tuple[str, ...]
     ) -> RealAccuracy:
         return score_table(table, names, truth)
+
+    def reporter(self) -> "Reporter":
+        from vitral.tasks.classification.report import ClassificationReporter
+
+        return ClassificationReporter()
 
 
 def _class_labels(labels: Labels) -> ClassLabels:

@@ -1,7 +1,7 @@
 """The task of features: learn from pictures without labels."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from vitral.tasks.representation.mae import MAE, MAEConfig, init_encoder
 from vitral.tasks.representation.masked_patch import MaskedPatch, MaskedPatchConfig
 from vitral.tasks.representation.monitor import FeatureMonitor
 from vitral.tasks.result import Metric
+
+if TYPE_CHECKING:
+    from vitral.tasks.reporter import Reporter  # slow to import: it draws
 
 METRICS = ("loss", "knn_accuracy")
 """Metrics of an evaluation without labels."""
@@ -117,6 +120,11 @@ class RepresentationTask(Task):
         self, outputs: np.ndarray, others: np.ndarray, labels: Labels
     ) -> np.ndarray:
         raise ConfigError(NO_ANSWERS)
+
+    def reporter(self) -> "Reporter":
+        from vitral.tasks.representation.reporter import RepresentationReporter
+
+        return RepresentationReporter()
 
 
 TASK = RepresentationTask()

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from vitral.data import Dataset
 from vitral.data.example import Example
+from vitral.document import RunFolder
+from vitral.document.inspection_store import store
 from vitral.errors import ImageError, VitralError
 from vitral.inspection import (
     attention_distance,
@@ -25,10 +27,8 @@ from vitral.inspection import (
 )
 from vitral.layers import Grid
 from vitral.models import VisionModel
-from vitral.report.inspection_store import store
-from vitral.report.load_run import RunFolder, load_run_folder
-from vitral.report.sections import select_examples
-from vitral.tasks.classification import Prediction
+from vitral.report.load_run import load_run_folder, task_of
+from vitral.tasks import Result
 from vitral.workflows.run import Run
 
 MAX_DISTANCE_IMAGES = 128
@@ -42,9 +42,15 @@ def is_current(run: Path) -> bool:
     folder = load_run_folder(run)
     if folder.headline_split is None:
         return True
-    ids = {row.path for row in select_examples(folder)}
+    ids = set(_explained_outputs(folder))
     stored = folder.inspection
     return stored is not None and stored.covers(folder.headline_split, ids)
+
+
+def _explained_outputs(run: RunFolder[Result]) -> dict[str, int]:
+    """Return the output that each map explains, by the id of its example."""
+    examples = task_of(run).reporter().select_examples(run)
+    return {example.id: example.output for example in examples}
 
 
 def compute_report_maps(run: Run, dataset: Dataset, device: torch.device) -> None:
@@ -70,7 +76,7 @@ def compute_report_maps(run: Run, dataset: Dataset, device: torch.device) -> Non
 
 def _compute_maps(
     run: Run,
-    run_folder: RunFolder,
+    run_folder: RunFolder[Result],
     dataset: Dataset,
     device: torch.device,
     *,
@@ -79,19 +85,21 @@ def _compute_maps(
     model = run.model.to(device).eval()
     method = "rollout" if has_attention(model) else "grad_cam"
     by_id = {example.id: example for example in dataset.examples}
-    rows = {row.path: row for row in select_examples(run_folder)}
-    examples = [by_id[name] for name in rows if name in by_id]
+    outputs = _explained_outputs(run_folder)
+    examples = [by_id[name] for name in outputs if name in by_id]
     ids: list[str] = []
     maps: list[Tensor] = []
     for names, pixels in _iter_batches(run, dataset, examples):
-        maps.append(_compute_batch_maps(run, [rows[n] for n in names], pixels, method))
+        maps.append(
+            _compute_batch_maps(run, [outputs[n] for n in names], pixels, method)
+        )
         ids += names
     document: dict[str, Any] = {
         "split": split,
         "method": method,
         "image_size": list(run.preprocess.image_size),
         "ids": ids,
-        "unreadable": [name for name in rows if name not in ids],
+        "unreadable": [name for name in outputs if name not in ids],
         "distance": None,
         "notes": [],
     }
@@ -126,17 +134,15 @@ def _iter_batches(
 
 
 def _compute_batch_maps(
-    run: Run, rows: Sequence[Prediction], pixels: Tensor, method: str
+    run: Run, outputs: Sequence[int], pixels: Tensor, method: str
 ) -> Tensor:
     if method == "rollout":
         return rollout(run.model, pixels)
-    predicted = [run.classes.index(row.predicted) for row in rows]
-    classes = torch.tensor(predicted, device=pixels.device)
-    return grad_cam(run.model, pixels, classes)
+    return grad_cam(run.model, pixels, torch.tensor(outputs, device=pixels.device))
 
 
 def _compute_distance(
-    run: Run, run_folder: RunFolder, dataset: Dataset, split: str
+    run: Run, run_folder: RunFolder[Result], dataset: Dataset, split: str
 ) -> dict[str, Any] | None:
     """Return each head's mean distance in pixels, over images of all classes."""
     bad = {row.get("path") for row in (run_folder.data or {}).get("bad") or []}

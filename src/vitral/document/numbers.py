@@ -27,7 +27,14 @@ class Number:
     """`value`, or the function of the source: `sum`, `length`."""
 
 
-Text = Sequence[str | Number]
+@dataclass(frozen=True, slots=True)
+class Strong:
+    """Words in bold."""
+
+    text: str
+
+
+Text = Sequence[str | Number | Strong]
 """A sentence in parts, so that its numbers keep their sources."""
 
 
@@ -71,6 +78,17 @@ def interval(value: Interval, source: str) -> list[str | Number]:
         share(value.low, f"{source}/0", unit=""),
         " to ",
         share(value.high, f"{source}/1"),
+    ]
+
+
+def decimal_interval(
+    value: Interval, source: str, digits: int = 3
+) -> list[str | Number]:
+    """Return `0.92 to 1.31` in parts."""
+    return [
+        decimal(value.low, f"{source}/0", digits),
+        " to ",
+        decimal(value.high, f"{source}/1", digits),
     ]
 
 

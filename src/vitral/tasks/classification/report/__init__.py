@@ -1,0 +1,6 @@
+"""What a classifier tells people: sentence, tables, figures, answers and card."""
+
+from vitral.tasks.classification.report.examples import select_answers
+from vitral.tasks.classification.report.reporter import ClassificationReporter
+
+__all__ = ["ClassificationReporter", "select_answers"]
