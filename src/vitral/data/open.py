@@ -36,8 +36,8 @@ class SourceFacts:
     """Facts about a source that cost no listing of its examples."""
 
     data: str
-    kind: Literal["folder", "table", "shards", "name", "images"]
-    """"images": a folder without class folders."""
+    kind: Literal["folder", "table", "shards", "name", "images", "unknown"]
+    """"images": a folder without class folders. "unknown": none of vitral's sources."""
     columns: tuple[str, ...] = ()
     """Columns of the table, or columns of numbers of a named set; empty without."""
 
@@ -53,6 +53,9 @@ def describe_source(data: str | Path) -> SourceFacts:
     if path.is_dir():
         kind: Literal["folder", "images"] = "folder" if has_classes(path) else "images"
         return SourceFacts(data=name, kind=kind)
+    named = name in NAMES or name.startswith((PREFIX, remote.PREFIX))
+    if not named and path.suffix != ".json":
+        return SourceFacts(data=name, kind="unknown")
     columns = ("label", *NUMBER_COLUMNS[name]) if name in NUMBER_COLUMNS else ()
     return SourceFacts(data=name, kind="name", columns=columns)
 

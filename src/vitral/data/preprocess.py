@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.images import Geometry, ImagePreprocess, Readable, Size
+from vitral.data.images import Geometry, ImagePreprocess, Readable, Size, decode
 from vitral.data.video import (
     Clip,
     FrameTimes,
@@ -200,6 +200,20 @@ class Preprocess(ImagePreprocess):
             return self(source)
         views = self.clip_views(read_clip(source))
         return views[0] if len(views) == 1 else views
+
+    def load_with_size(
+        self, source: Readable
+    ) -> tuple[Float[Tensor, "..."], Size | None]:
+        """Load a file as `load` does, with the size of the upright picture.
+
+        Of a clip the size is None.
+        """
+        if self.sampling is not None or not isinstance(source, str | Path):
+            return self.load(source), None
+        if is_clip_path(Path(source)):
+            return self.load(source), None  # which refuses it
+        image = decode(Path(source)).image
+        return self(image), Size(image.height, image.width)
 
     def load_view(self, source: Readable) -> InputView:
         """Load a file as `load` does; of a clip one view, with its times."""

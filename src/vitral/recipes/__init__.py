@@ -27,6 +27,7 @@ from vitral.recipes.dataset_facts import DatasetSummary, summarize_dataset
 from vitral.recipes.planning import plan_finetuning
 from vitral.recipes.table import Recipe
 from vitral.recipes.twin import twin
+from vitral.tasks import get_task
 from vitral.validation import nearest_names
 
 RECIPES: dict[str, Recipe] = {
@@ -87,7 +88,8 @@ def choose_recipe(data: str, weights: str, model: str = "") -> RecipeChoice:
     facts = summarize_dataset(
         data, input_kind(get_config(model).input_shape) if model else "auto"
     )
-    images = f"{facts.num_images} {facts.kind} of {facts.num_classes} classes"
+    labels = get_task(facts.task).describe(facts.labels)
+    images = f"{facts.num_images} {facts.kind} of {labels}"
     if facts.kind == "clips" and weights:
         name, why = "clips.finetune", " and weights to start from"
     elif facts.kind == "clips":

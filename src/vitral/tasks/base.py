@@ -141,21 +141,21 @@ class Task(ABC):
         """List a source of the task's own layout; None for vitral's sources."""
         return None
 
-    @abstractmethod
     def read_labels(self, dataset: Dataset, settings: ObjectiveConfig) -> Dataset:
         """Return the data set with the targets that the task learns.
 
         Raises:
             DataError: the source holds none, or none that can be learned.
         """
+        return dataset
 
     @abstractmethod
     def labels_of(self, dataset: Dataset) -> Labels:
         """Return the outputs that a head for this data set has."""
 
-    @abstractmethod
     def load_labels(self, names: tuple[str, ...], extra: Mapping[str, Any]) -> Labels:
         """Return the outputs of a stored model."""
+        return Labels(names=names)
 
     def align(self, dataset: Dataset, labels: Labels) -> Dataset:
         """Return the data set with the outputs of a model as its targets.
@@ -171,7 +171,8 @@ class Task(ABC):
 
     def describe(self, labels: Labels) -> str:
         """Return the outputs in a few words, such as `6 classes`."""
-        return f"{len(labels.names)} outputs"
+        count = len(labels.names)
+        return f"{count} output{'s' * (count != 1)}"
 
     def problem_type(self, labels: Labels) -> str:
         """Return Hugging Face's word for the task; empty if it has none."""
@@ -274,11 +275,15 @@ class Task(ABC):
             target: that of a batch.
         """
 
-    @abstractmethod
     def agreement(
         self, outputs: np.ndarray, others: np.ndarray, labels: Labels
     ) -> np.ndarray:
-        """Return which decisions of two models are the same, [pictures, ...]."""
+        """Return which decisions of two models are the same, [pictures, ...].
+
+        By default those whose outputs differ by less than a hundredth.
+        """
+        same: np.ndarray = np.abs(outputs - others) < 0.01
+        return same
 
     def count_changed(
         self, outputs: np.ndarray, others: np.ndarray, tolerance: float

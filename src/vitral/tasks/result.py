@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -25,8 +25,8 @@ class Headline:
     """Name for people."""
     value: float | None
     """None where it is undefined."""
-    interval: Interval | None
-    """95 % interval, the field `<field>_interval`."""
+    interval: Interval | None = None
+    """95 % interval, the field `<field>_interval`; None without one."""
     is_share: bool = True
     """True for a share in 0..1, which is shown in percent."""
     higher_is_better: bool = True
@@ -48,6 +48,7 @@ class Headline:
 class Result(StoredResult, ABC):
     """How well a model answers on one split."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]
     n: int
     """All examples, unreadable ones included."""
     n_unreadable: int
@@ -56,21 +57,29 @@ class Result(StoredResult, ABC):
     def headline(self) -> Headline:
         """Return the number that stands for the result."""
 
-    @abstractmethod
     def scalars(self) -> dict[str, float | int]:
-        """Return the scalar metrics that are not None."""
+        """Return the scalar metrics that are not None; by default every number."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            name: value
+            for name, value in values.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
 
-    @abstractmethod
     def monitored(self) -> dict[str, float]:
         """Return the metrics that the training loop logs and chooses by."""
+        headline = self.headline()
+        return {} if headline.value is None else {headline.field: headline.value}
 
-    @abstractmethod
     def sentence(self, noun: str) -> str:
         """Return the result in a line for the terminal.
 
         Args:
             noun: `images` or `clips`.
         """
+        headline = self.headline()
+        value = "undefined" if headline.value is None else f"{headline.value:.4g}"
+        return f"{headline.name} {value} on {self.n} {noun}"
 
     def lines(self, split: str) -> list[str]:
         """Return further lines for the terminal."""

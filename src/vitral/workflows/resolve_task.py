@@ -17,9 +17,10 @@ def resolve_task(config: TrainConfig) -> TrainConfig:
         ConfigError: there is no such task.
     """
     name = get_task(config.task).name if config.task else _find_name(config)
-    if name == config.objective.TASK:
-        return with_objective(config, config.objective)
-    return with_objective(config, get_task(name).objectives[0]())
+    objective = config.objective
+    if name != objective.TASK:
+        objective = get_task(name).objectives[0]()
+    return with_objective(config, objective)
 
 
 def with_objective(config: TrainConfig, objective: ObjectiveConfig) -> TrainConfig:

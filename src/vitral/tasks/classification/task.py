@@ -58,7 +58,7 @@ class ClassificationTask(Task):
     def fits(self, source: SourceFacts) -> str:
         if source.columns:
             return "a column label" if "label" in source.columns else ""
-        if source.kind == "images":
+        if source.kind in ("images", "unknown"):
             return ""
         return "class folders" if source.kind == "folder" else source.kind
 

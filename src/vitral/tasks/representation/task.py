@@ -46,14 +46,8 @@ class RepresentationTask(Task):
     )
     has_answers: ClassVar[bool] = False
 
-    def read_labels(self, dataset: Dataset, settings: ObjectiveConfig) -> Dataset:
-        return dataset
-
     def labels_of(self, dataset: Dataset) -> Labels:
         return Labels(names=())
-
-    def load_labels(self, names: tuple[str, ...], extra: Mapping[str, Any]) -> Labels:
-        return Labels(names=names)
 
     def claims(self, extra: Mapping[str, Any], num_outputs: int) -> bool:
         return num_outputs == 0
@@ -114,11 +108,6 @@ class RepresentationTask(Task):
         raise ConfigError(NO_ANSWERS)
 
     def score(self, outputs: np.ndarray, target: Any, labels: Labels) -> np.ndarray:
-        raise ConfigError(NO_ANSWERS)
-
-    def agreement(
-        self, outputs: np.ndarray, others: np.ndarray, labels: Labels
-    ) -> np.ndarray:
         raise ConfigError(NO_ANSWERS)
 
     def reporter(self) -> "Reporter":

@@ -55,6 +55,19 @@ class JobPaths:
     def lock(self) -> Path:
         return self.work / LOCK_FILE
 
+    def answer_file(self, path: str, suffix: str) -> Path:
+        """Return where a file goes that answers for the picture at `path`.
+
+        The folders of the picture are kept, and its whole name: `a.jpg` and `a.png`
+        of one folder have two answers.
+        """
+        folder = self.out.with_name(f"{self.out.stem}-files")
+        if not self.is_single_file:
+            folder = self.out / "files"
+        source = Path(path)
+        parents = [part for part in source.parent.parts if part not in ("..", "/")]
+        return folder.joinpath(*parents, f"{source.name}{suffix}")
+
     def part(self, index: int, form: str) -> Path:
         return self.work / f"part-{index:05d}{WRITERS[form].suffix}"
 

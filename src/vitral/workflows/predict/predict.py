@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from vitral.atomic_io import sync_folder
+from vitral.atomic_io import sync_folder, write_atomic
 from vitral.errors import ConfigError
 from vitral.training.distributed import (
     all_gather,
@@ -239,13 +239,25 @@ def _predict_parts(job: _Job, parts: Iterable[int], stopped: threading.Event) ->
     for part in to_write:
         rows: list[PredictionRow] = []
         for batch in batches:
-            rows += predict_batch_rows(job.options, batch)
+            answered = predict_batch_rows(job.options, batch)
+            _write_answer_files(job.paths, answered)
+            rows += answered
             job.progress.add(len(batch.paths), timer.pop_seconds())
             if stopped.is_set():
                 return
             if len(rows) == job.plan.part_size(part):
                 break
         writer.write(job.paths.part(part, form), rows)
+
+
+def _write_answer_files(paths: JobPaths, rows: Iterable[PredictionRow]) -> None:
+    """Write the files of answers that are more than a row, such as masks."""
+    for row in rows:
+        files = {} if row.answer is None else row.answer.files()
+        for suffix, content in files.items():
+            file = paths.answer_file(row.path, suffix)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, content)
 
 
 def _merge_parts(plan: PredictionPlan, job_paths: JobPaths, writer: Writer) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vitral.data import Preprocess
+from vitral.data import Preprocess, Size
 from vitral.data.loading import map_in_threads, map_in_workers, one_thread
 from vitral.errors import ImageError, VitralError
 
@@ -30,6 +30,8 @@ class FileBatch(NamedTuple):
     """Stacked inputs of the readable files; None where none is readable."""
     reasons: tuple[str, ...]
     """Per file the error of reading it; empty for a readable file."""
+    sizes: tuple[Size, ...] = ()
+    """Of each readable file height and width in pixels; empty for clips."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,17 @@ class BatchReader(Dataset[FileBatch | VitralError]):
                     result, ImageError
                 ):
                     return result
-            readable = [result for result in results if isinstance(result, Tensor)]
-            pixels = torch.stack(readable) if readable else None
+            readable = [result for result in results if isinstance(result, tuple)]
+            pixels = torch.stack([item[0] for item in readable]) if readable else None
         reasons = (
-            "" if isinstance(result, Tensor) else str(result) for result in results
+            "" if isinstance(result, tuple) else str(result) for result in results
         )
-        return FileBatch(paths, pixels, tuple(reasons))
+        sizes = tuple(size for _, size in readable if size is not None)
+        return FileBatch(paths, pixels, tuple(reasons), sizes)
 
-    def _read_file(self, path: Path) -> Tensor | VitralError:
+    def _read_file(self, path: Path) -> tuple[Tensor, Size | None] | VitralError:
         try:
-            return self.preprocess.load(path)
+            return self.preprocess.load_with_size(path)
         except VitralError as error:
             return error
 

@@ -38,7 +38,9 @@ def predict_batch_rows(
     answers = iter(
         ()
         if batch.pixels is None
-        else run.decode(run.predict_outputs(batch.pixels), top=options.top)
+        else run.decode(
+            run.predict_outputs(batch.pixels), top=options.top, sizes=batch.sizes
+        )
     )
     return [
         PredictionRow(str(path), error=reason)

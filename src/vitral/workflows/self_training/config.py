@@ -94,6 +94,7 @@ def student_config(config: TrainConfig, data: Path) -> TrainConfig:
     The targets of the labelled images hold the label smoothing, so that it does not
     change the teacher's probabilities.
     """
+    student_smoothing(config)  # refuses an objective without one class an image
     objective = replace(config.objective, smoothing=0.0)  # type: ignore[call-arg]
     return replace(
         config, data=str(data), val=0.0, test=0.0, group_by="", objective=objective

@@ -20,9 +20,9 @@ from vitral.data import Dataset, read_unlabelled, split_loader
 from vitral.data.example import Example
 from vitral.data.sources import TABLE, PseudoData
 from vitral.errors import ConfigError, DataError
-from vitral.tasks.classification import ClassMetric, softmax
+from vitral.tasks.classification import softmax
 from vitral.tasks.classification.noisy_student import PseudoLabels
-from vitral.workflows.inference import measure_batches
+from vitral.workflows.inference import predict_outputs
 from vitral.workflows.run import Run
 
 DATA_FILE = "data.json"
@@ -165,12 +165,16 @@ def predict_unlabeled(
         batch_size=run.preprocess.batch_size(),
         workers=workers,
     )
-    metric = ClassMetric(run.labels)
-    spec = run.inference_spec
-    measure_batches(run.model, loader.epoch(0), metric, device=device, spec=spec)
-    predictions = metric.predictions()
+    run.model.eval()
+    paths: list[str] = []
+    logits: list[np.ndarray] = []
+    for batch in loader.epoch(0):
+        image = batch.image.to(device)
+        outputs = predict_outputs(run.model, image, run.inference_spec)
+        logits.append(outputs.cpu().numpy().astype(np.float64))
+        paths += batch.id
     return TeacherPredictions(
-        predictions.ids, softmax(predictions.logits.astype(np.float64) / temperature)
+        tuple(paths), softmax(np.concatenate(logits) / temperature)
     )
 
 
