@@ -95,7 +95,9 @@ class WeightTask(Task):
             facts=plain.facts,
             files={".png": "a mask", ".overlay.webp": "of low pictures"},
             draws=True,
-            display=Display(title="grams", interval=("low", "high")),
+            display=Display(
+                title="grams", interval=("low", "high"), interval_name="1 g around"
+            ),
         )
 
     def metric(self, labels):
@@ -435,9 +437,12 @@ def test_the_page_draws_a_number_in_its_interval(server: Server, tmp_path, width
         assert page.run(VISIBLE.format("interval"))
         ends = page.run(
             "[...document.querySelectorAll('#interval .row span')]"
-            ".map(one => Number(one.textContent))"
+            ".map(one => one.textContent)"
         )
-        assert ends == pytest.approx([said["low"], said["high"]], rel=1e-3)
+        low, name, high = ends
+        assert name == "1 g around"
+        wanted = pytest.approx([said["low"], said["high"]], rel=1e-3)
+        assert [float(low), float(high)] == wanted
         # In the middle, since the interval is symmetric.
         mark, left, right = page.run(
             "(([m, f]) => [m.left + m.width / 2, f.left, f.right])(['mark', 'fill']"
@@ -447,6 +452,13 @@ def test_the_page_draws_a_number_in_its_interval(server: Server, tmp_path, width
         assert mark == pytest.approx((left + right) / 2, abs=1.5)
         assert page.run("document.querySelectorAll('#bars li, #fields dt').length") == 0
         assert page.run("document.documentElement.scrollWidth") <= width
+        # The picture is the one that the task has drawn on.
+        red, green, _, _ = page.run(
+            "[...document.getElementById('image').getContext('2d')"
+            ".getImageData(3, 3, 1, 1).data]"
+        )
+        assert red > 200
+        assert green < 50
         assert page.complaints() == []
 
 

@@ -84,7 +84,9 @@ async function show(file) {
     await known;
     if (mine !== turn || !facts) return;
   }
-  draw(file, picture, answer.map);
+  const drawn = facts.display.drawn && await askDrawn(file);
+  if (mine !== turn) return;
+  draw(file, drawn || picture, answer.map);
   tell(answer);
 }
 
@@ -101,6 +103,19 @@ async function ask(file) {
   } catch {
     return { message: "The server did not answer: it may have stopped, or the image "
       + "may have changed on the disk. Try again." };
+  }
+}
+
+// The picture with the answer on it, as the task draws it; null where it cannot be had.
+async function askDrawn(file) {
+  const kind = { "content-type": "application/octet-stream", accept: facts.display.drawn };
+  try {
+    const reply = await fetch("predict", {
+      method: "POST", body: file, headers: { ...headers(), ...kind },
+    });
+    return reply.ok ? await createImageBitmap(await reply.blob()) : null;
+  } catch {
+    return null;
   }
 }
 
@@ -179,13 +194,13 @@ function percent(share) {
 
 function tell(answer) {
   $("status").hidden = true;
-  const { title, placeholder, bars, interval, fields } = facts.display;
+  const { title, placeholder, bars, interval, interval_name: called, fields } = facts.display;
   $("headline").textContent = title && (text(answer[title]) || placeholder);
   $("headline").hidden = !title;
   $("bars").replaceChildren(...Object.entries(answer[bars] || {})
     // JSON's object loses the order of names that are numbers.
     .sort((one, other) => other[1] - one[1]).map(bar));
-  range(answer[title], ...interval.map((name) => answer[name]));
+  range(called, answer[title], ...interval.map((name) => answer[name]));
   const listed = title || bars ? [] : fields;
   $("fields").replaceChildren(...listed.flatMap((name) => entries(name, answer[name])).flatMap(term));
   $("notes").textContent = answer.notes.join(" · ");
@@ -196,17 +211,19 @@ function tell(answer) {
 }
 
 function text(value) {
+  if (value === null || value === undefined) return "";
   if (typeof value === "number") return value.toLocaleString("en", { maximumSignificantDigits: 4 });
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
-function range(value, low, high) {
+function range(name, value, low, high) {
   const known = [value, low, high].every((one) => typeof one === "number") && low < high;
   $("interval").hidden = !known;
   if (!known) return;
   // The band takes the middle of the track, as page.css says.
   const place = 10 + 80 * (value - low) / (high - low);
   $("interval").querySelector(".mark").style.left = Math.min(Math.max(place, 0), 100) + "%";
+  $("interval").querySelector(".name").textContent = name;
   $("interval").querySelector(".low").textContent = text(low);
   $("interval").querySelector(".high").textContent = text(high);
 }
@@ -219,7 +236,7 @@ function entries(name, value) {
 function term([name, value]) {
   const parts = [document.createElement("dt"), document.createElement("dd")];
   parts[0].textContent = name;
-  parts[1].textContent = text(value);
+  parts[1].textContent = text(value) || "–";
   return parts;
 }
 

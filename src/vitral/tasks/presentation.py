@@ -36,6 +36,8 @@ class Display:
     """Field with a share from 0 to 1 by name."""
     interval: tuple[str, ...] = ()
     """Fields of the lowest and the highest value that the title may stand for."""
+    interval_name: str = "interval"
+    """Words for the interval, such as `90 % interval`."""
     explained: str = "the answer"
     """What a heat map of gradients speaks for, as in `Answer.explained_output`."""
 

@@ -47,8 +47,10 @@ def describe_display(
         "placeholder": display.placeholder,
         "bars": display.bars,
         "interval": list(display.interval),
+        "interval_name": display.interval_name,
         "fields": list(presentation.fields),
         "explained": display.explained,
+        "drawn": drawn_type(presentation),
     }
 
 
@@ -60,6 +62,12 @@ def suffixes_by_type(presentation: Presentation) -> dict[str, str]:
     if presentation.draws:
         suffixes.setdefault(_DRAWN_TYPE, DRAWN)
     return suffixes
+
+
+def drawn_type(presentation: Presentation) -> str:
+    """Return the media type of the drawn picture; empty if there is none."""
+    suffixes = suffixes_by_type(presentation)
+    return next((kind for kind in suffixes if suffixes[kind] == DRAWN), "")
 
 
 def media_type_of(suffix: str) -> str:
