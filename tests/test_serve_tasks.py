@@ -4,9 +4,12 @@ The task is a package beside the server, found by its entry point, as in the fie
 """
 
 import io
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ pytest.importorskip("uvicorn")
 import browser
 from server_process import (
     CLASSES,
+    SOURCE,
     Server,
     jpeg,
     request,
@@ -34,6 +38,7 @@ PACKAGE = '''
 import io
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 from vitral.tasks import Answer, Display, Labels, Presentation, Task
@@ -65,14 +70,8 @@ class WeightTask(Task):
     objectives = ()
     stored_keys = {"scale": 1.0}
 
-    def read_labels(self, dataset, settings):
-        return dataset
-
     def labels_of(self, dataset):
         return Labels(names=("grams",))
-
-    def load_labels(self, names, extra):
-        return Labels(names=names)
 
     def describe(self, labels):
         return "1 number"
@@ -104,10 +103,7 @@ class WeightTask(Task):
         raise NotImplementedError
 
     def score(self, outputs, target, labels):
-        raise NotImplementedError
-
-    def agreement(self, outputs, others, labels):
-        raise NotImplementedError
+        return np.ones(len(outputs))
 
 
 class PlainTask(WeightTask):
@@ -310,6 +306,36 @@ def test_a_model_of_another_task_takes_over(
         assert server.ask(accepting("image/png")).status == 406
     log = (tmp_path / "log").read_text()
     assert "current (7 classes, 48 x 80 pixels, weights " in log
+
+
+def test_an_exported_model_answers_through_its_task(
+    folder: Path, packages: Path, tmp_path: Path
+):
+    """The file itself says which task it is of, and what was fitted."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    for number in range(8):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{number}.jpg").write_bytes(jpeg(100 + number))
+    out = tmp_path / "tiny.onnx"
+    words = ["export", str(folder), str(out), "--data", str(tmp_path / "data")]
+    path = os.pathsep.join((str(SOURCE), str(packages)))
+    subprocess.run(
+        [sys.executable, "-m", "vitral", *words],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+    with serving(out, packages=packages) as server:
+        facts = server.get("/model").json
+        assert (facts["task"], facts["scale"]) == ("weight", 3.0)
+        said = server.ask(request(CONTENT, "/predict?outputs=1")).json
+        assert said["grams"] == pytest.approx(3 * outputs_of(folder, CONTENT), abs=1e-3)
+        refused = server.ask(request(CONTENT, "/predict?map=1"))
+        assert refused.json["message"].startswith(
+            "The server runs an exported model, which holds the way from pixels to "
+            "outputs and nothing between"
+        )
+        assert server.ask(accepting("image/png")).headers["content-type"] == "image/png"
 
 
 def test_a_task_that_is_not_installed_is_refused(folder: Path, capsys):
