@@ -32,7 +32,8 @@ from server_process import (
     wait_for,
 )
 from vitral.serve.http.accept import choose_media_type
-from vitral.tasks import get_task
+from vitral.serve.worker.description import describe_display, describe_task
+from vitral.tasks import Presentation, get_task
 
 PACKAGE = '''
 import io
@@ -347,8 +348,6 @@ def test_a_task_that_is_not_installed_is_refused(folder: Path, capsys):
 
 def test_a_classifier_says_what_it_always_said(tmp_path: Path):
     """Names, types and texts of its part of the description, as clients know them."""
-    from vitral.serve.worker.description import describe_task
-
     task = get_task("classification")
     for multi_label in (False, True):
         labels = task.load_labels(("a", "b"), {"multi_label": multi_label})
@@ -382,6 +381,27 @@ def test_a_classifier_says_what_it_always_said(tmp_path: Path):
             "multi_label": multi_label,
             "temperature": 1.0 if multi_label else 1.7,
         }
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "listed"),
+    [
+        ("2 classes", "ab", "a, b"),
+        ("5 classes", "abcde", "a, b, c, d, …"),
+        ("1 number", "a", "a"),
+        # Words that are the names already are not said twice.
+        ("a, b", "ab", ""),
+        ("a, b, c, d, e", "abcde", ""),
+    ],
+)
+def test_the_first_names_of_the_outputs(words: str, names: str, listed: str):
+    class Words(type(get_task("classification"))):
+        def describe(self, labels):
+            return words
+
+    labels = get_task("classification").load_labels(tuple(names), {})
+    display = describe_display(Words(), labels, Presentation(fields={}))
+    assert (display["outputs"], display["names"]) == (words, listed)
 
 
 def test_a_batch_gives_the_numbers_of_its_batch(tmp_path: Path):

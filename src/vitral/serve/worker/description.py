@@ -37,12 +37,19 @@ def describe_task(presentation: Presentation) -> dict[str, Any]:
 def describe_display(
     task: Task, labels: Labels, presentation: Presentation
 ) -> dict[str, Any]:
-    """Return how the page shows an answer, and what the model's outputs are."""
-    display, names = presentation.display, labels.names
-    named = ", ".join(names[:_NAMED_OUTPUTS])
+    """Return how the page shows an answer, and what the model's outputs are.
+
+    `names` is empty where the task's words for the outputs are their names.
+    """
+    display, outputs = presentation.display, task.describe(labels)
+    names = ", ".join(labels.names[:_NAMED_OUTPUTS])
+    if outputs.startswith(names):
+        names = ""
+    elif len(labels.names) > _NAMED_OUTPUTS:
+        names += ", …"
     return {
-        "outputs": task.describe(labels),
-        "names": named + (", …" if len(names) > _NAMED_OUTPUTS else ""),
+        "outputs": outputs,
+        "names": names,
         "title": display.title,
         "placeholder": display.placeholder,
         "bars": display.bars,
