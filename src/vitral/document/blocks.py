@@ -2,6 +2,7 @@
 
 A task describes what it shows with these and needs no HTML of its own:
 
+    ends = number_interval(limits, f"{source}_interval")
     Section(
         id="results",
         title="Results",
@@ -10,7 +11,7 @@ A task describes what it shows with these and needs no HTML of its own:
                 caption="Error in every split",
                 corner="split",
                 columns=[Column("mean absolute error"), Column("95 %", "text")],
-                rows=[Row("test", [decimal(0.31, source), decimal_interval(ends, s)])],
+                rows=[Row("test", [significant(0.31, source), ends])],
             ),
             Heading("Predicted and true values"),
             Figures([svg_picture(scatter), svg_picture(residuals)]),

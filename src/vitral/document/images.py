@@ -23,14 +23,21 @@ class Picture:
     alt: str
     width: int
     height: int
+    narrow: "Picture | None" = None
+    """The same for a screen that the picture would be shrunk on."""
 
 
-def svg_picture(plot: plots.Plot) -> Picture:
-    """Return a matplotlib figure as an SVG data URI."""
+def svg_picture(plot: plots.Plot, narrow: plots.Plot | None = None) -> Picture:
+    """Return a matplotlib figure as an SVG data URI.
+
+    Args:
+        narrow: the figure as it is drawn for narrow screens.
+    """
     svg = plots.to_svg(plot.figure).encode()
     # matplotlib writes 72 points an inch; a CSS pixel is 1/96 inch.
     width, height = (round(float(side) * 96) for side in plot.figure.get_size_inches())
-    return Picture(data_uri("image/svg+xml", svg), plot.alt, width, height)
+    small = None if narrow is None else svg_picture(narrow)
+    return Picture(data_uri("image/svg+xml", svg), plot.alt, width, height, small)
 
 
 def thumbnail(image: Image.Image, alt: str) -> Picture:

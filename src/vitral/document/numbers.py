@@ -63,6 +63,15 @@ def decimal(value: float | None, source: str, digits: int = 3) -> Number:
     return Number(value, f"{value:.{digits}f}", source)
 
 
+def significant(value: float | None, source: str, digits: int = 4) -> Number:
+    """Return a number of any size with so many significant digits."""
+    if value is None:
+        return Number(None, NONE, source)
+    power = math.floor(math.log10(abs(value))) if value else 0
+    decimals = min(max(digits - 1 - power, 0), 12)
+    return Number(value, f"{value:,.{decimals}f}", source)
+
+
 def large(value: float | int, source: str) -> Number:
     """Return a number with three significant digits and k, M, G or T."""
     text = f"{value:,.0f}"
@@ -81,14 +90,12 @@ def interval(value: Interval, source: str) -> list[str | Number]:
     ]
 
 
-def decimal_interval(
-    value: Interval, source: str, digits: int = 3
-) -> list[str | Number]:
-    """Return `0.92 to 1.31` in parts."""
+def number_interval(value: Interval, source: str) -> list[str | Number]:
+    """Return `0.92 to 1.31` in parts, for numbers that are no shares."""
     return [
-        decimal(value.low, f"{source}/0", digits),
+        significant(value.low, f"{source}/0", 3),
         " to ",
-        decimal(value.high, f"{source}/1", digits),
+        significant(value.high, f"{source}/1", 3),
     ]
 
 

@@ -12,6 +12,7 @@ from vitral.plots.style import (
     FAINT,
     FULL_WIDTH,
     INK,
+    NARROW_WIDTH,
     QUIET,
     SKY,
     WARM,
@@ -28,11 +29,14 @@ _SPLIT_COLORS = (ACCENT, WARM, SKY, QUIET, FAINT)
 
 
 @style_context()
-def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
+def class_counts(
+    counts: Mapping[str, Mapping[str, int]], *, narrow: bool = False
+) -> Plot:
     """Draw the images per class and split; above 30 classes their sorted counts.
 
     Args:
         counts: {split: {class: number of images}}.
+        narrow: True for a narrow page.
 
     Raises:
         DataError: there is no class.
@@ -40,15 +44,21 @@ def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Plot:
     names = list(dict.fromkeys(name for split in counts.values() for name in split))
     if not names:
         raise DataError("there is no class to count: every split is empty.")
+    width = NARROW_WIDTH if narrow else FULL_WIDTH
     if len(names) > MOST_CLASSES:
-        figure, axes = single_axes(FULL_WIDTH, 2.8)
+        figure, axes = single_axes(width, 2.8)
         _draw_sorted_counts(axes, counts)
     else:
-        figure, axes = single_axes(FULL_WIDTH, 1.25 + ROW_HEIGHT * max(len(names), 3))
+        figure, axes = single_axes(width, 1.25 + ROW_HEIGHT * max(len(names), 3))
         _draw_counts(axes, counts, names)
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=len(counts), borderpad=0.1
+        loc="lower left" if narrow else "lower right",
+        bbox_to_anchor=(0 if narrow else 1, 1),
+        ncols=len(counts),
+        borderpad=0.1,
     )
+    if narrow:  # the title goes above the legend, not beside it
+        axes.set_title(axes.get_title(loc="left"), pad=26)
     totals = ", ".join(
         f"{split} {sum(rows.values())}" for split, rows in counts.items()
     )

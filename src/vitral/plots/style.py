@@ -33,6 +33,7 @@ SHORT_DASHES: Any = (0, (3, 2))
 DOTTED: Any = (0, (1, 2))
 
 FULL_WIDTH = 9.2  # inches: the text width of the report at 72 points an inch
+NARROW_WIDTH = 3.79  # inches: the text width of the report on a telephone
 LONGEST_NAME = 22
 PERCENT = "\N{NO-BREAK SPACE}%"
 

@@ -16,6 +16,7 @@ from vitral.plots.style import (
     ACCENT,
     CONTRAST,
     FULL_WIDTH,
+    NARROW_WIDTH,
     SKY,
     Plot,
     add_gridlines,
@@ -46,7 +47,10 @@ _PanelDrawings = dict[str, Callable[[Axes], None]]
 
 @style_context()
 def learning_curves(
-    train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]
+    train_rows: Sequence[MetricRow],
+    eval_rows: Sequence[MetricRow],
+    *,
+    narrow: bool = False,
 ) -> Plot:
     """Draw loss and accuracy on top, learning rate, gradient norm and speed below.
 
@@ -55,6 +59,7 @@ def learning_curves(
             `loss`, `lr`, `grad_norm` and `images_per_second` that they hold.
         eval_rows: the "eval" lines; `loss` and `accuracy` are drawn, or where there is
             no `accuracy`, `knn_accuracy`.
+        narrow: True to draw all panels below each other, for a narrow page.
 
     Raises:
         DataError: not one number to draw.
@@ -65,10 +70,13 @@ def learning_curves(
             "there is no curve to draw: the rows hold no finite loss, accuracy, lr, "
             "grad_norm or images_per_second with a step."
         )
-    heights = [2.9] * bool(large) + [1.8] * bool(small)
-    figure = new_figure(FULL_WIDTH, sum(heights) + 0.2)
+    rows = [group for group in (large, small) if group]
+    if narrow:
+        rows = [{title: draw} for group in rows for title, draw in group.items()]
+    heights = [2.9 if row.keys() <= large.keys() else 1.8 for row in rows]
+    figure = new_figure(NARROW_WIDTH if narrow else FULL_WIDTH, sum(heights) + 0.2)
     layout = figure.add_gridspec(len(heights), 6, height_ratios=heights, hspace=0.1)
-    for row, panels in enumerate(group for group in (large, small) if group):
+    for row, panels in enumerate(rows):
         width = 6 // len(panels)
         for i, (title, draw) in enumerate(panels.items()):
             axes = figure.add_subplot(layout[row, i * width : (i + 1) * width])

@@ -14,11 +14,12 @@ from vitral.document import (
     Text,
     count,
     decimal,
-    decimal_interval,
     interval,
+    number_interval,
     pointer,
     result_file,
     share,
+    significant,
 )
 from vitral.evaluation import Interval
 from vitral.tasks.result import Headline, Result
@@ -32,13 +33,16 @@ class Measure:
     name: str
     note: str = ""
     """What it means, in a few words."""
-    kind: Literal["share", "decimal", "count"] = "share"
+    kind: Literal["share", "number", "decimal", "count"] = "share"
+    """Percent, four significant digits, three decimals, or a whole number."""
 
     def number(self, result: Result, file: str) -> Number:
         """Return the number with its source."""
         value, source = getattr(result, self.field), pointer(file, self.field)
         if self.kind == "count":
             return count(value, source)
+        if self.kind == "number":
+            return significant(value, source)
         return (share if self.kind == "share" else decimal)(value, source)
 
     def interval(self, result: Result, file: str) -> Text:
@@ -52,13 +56,13 @@ class Measure:
 
 def format_interval(limits: Interval, source: str, *, is_share: bool) -> Text:
     """Return an interval in words, of shares in percent."""
-    return (interval if is_share else decimal_interval)(limits, source)
+    return (interval if is_share else number_interval)(limits, source)
 
 
 def format_headline(headline: Headline, file: str) -> tuple[Number, Text]:
     """Return the number and its interval; empty if there is none."""
     source = pointer(file, headline.field)
-    number = (share if headline.is_share else decimal)(headline.value, source)
+    number = (share if headline.is_share else significant)(headline.value, source)
     if headline.interval is None:
         return number, []
     source = pointer(file, f"{headline.field}_interval")

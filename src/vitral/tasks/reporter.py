@@ -155,12 +155,12 @@ class Reporter:
         What the result has under another name in its JSON is left out.
         """
         headline = result.headline()
-        kind: Literal["share", "decimal"] = "share" if headline.is_share else "decimal"
+        kind: Literal["share", "number"] = "share" if headline.is_share else "number"
         others = [
             Measure(
                 name,
                 name.replace("_", " "),
-                kind="count" if isinstance(value, int) else "decimal",
+                kind="count" if isinstance(value, int) else "number",
             )
             for name, value in result.scalars().items()
             if name not in ("n", "n_unreadable", headline.field)

@@ -48,7 +48,9 @@ def data_section(
         "splits": list(counts),
         "rows": rows,
         "left_out": max(len(classes) - most_rows, 0),
-        "figure": svg_picture(plots.class_counts(counts))
+        "figure": svg_picture(
+            plots.class_counts(counts), plots.class_counts(counts, narrow=True)
+        )
         if any(counts.values())
         else None,
         "bad": [
@@ -102,14 +104,14 @@ def training_section(run: RunFolder[Any]) -> dict[str, Any] | None:
             source = pointer("metrics.jsonl", line, "epoch")
             epoch = Number(row["epoch"], f"{row['epoch']:g}", source)
             facts.append(("Epochs", [epoch]))
+    rows = [line.row for line in steps], [line.row for line in measured]
     try:
-        plot = plots.learning_curves(
-            [line.row for line in steps], [line.row for line in measured]
-        )
+        plot = plots.learning_curves(*rows)
     except DataError:
         note = "metrics.jsonl holds no curve to draw."
         return {"facts": facts, "figure": None, "note": note}
-    return {"facts": facts, "figure": svg_picture(plot), "note": ""}
+    figure = svg_picture(plot, plots.learning_curves(*rows, narrow=True))
+    return {"facts": facts, "figure": figure, "note": ""}
 
 
 _MODEL_FACTS = (

@@ -16,6 +16,7 @@ from vitral.plots.style import (
     FAINT,
     FULL_WIDTH,
     INK,
+    NARROW_WIDTH,
     QUIET,
     SKY,
     Plot,
@@ -40,12 +41,19 @@ _SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", SKY, ACCENT])
 
 
 @style_context()
-def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -> Plot:
+def confusion(
+    matrix: Int[np.ndarray, "true predicted"],
+    names: Sequence[str],
+    *,
+    narrow: bool = False,
+) -> Plot:
     """Draw the confusion matrix; above 30 classes only the most frequent confusions.
 
     Args:
         matrix: counts at [true, predicted].
         names: class names, in the order of both axes.
+        narrow: True to draw the confusions of many classes for a narrow page; a matrix
+            stays as wide as it is.
 
     Raises:
         DataError: the matrix is not as large as the list of names.
@@ -64,7 +72,7 @@ def confusion(matrix: Int[np.ndarray, "true predicted"], names: Sequence[str]) -
         if wrong[i, j] > 0
     ][:MOST_CONFUSIONS]
     if len(names) > MOST_CLASSES:
-        return _top_confusions(wrong, worst, names)
+        return _top_confusions(wrong, worst, names, narrow=narrow)
     side = 1.7 + max(0.34 * len(names), 2.0)
     figure, axes = single_axes(min(side + 0.3, FULL_WIDTH), min(side, 8.6))
     _draw_matrix(axes, matrix, names)
@@ -117,8 +125,11 @@ def _top_confusions(
     wrong: Int[np.ndarray, "true predicted"],
     worst: Sequence[tuple[int, int]],
     names: Sequence[str],
+    *,
+    narrow: bool,
 ) -> Plot:
-    figure, axes = single_axes(FULL_WIDTH, max(1.1 + ROW_HEIGHT * len(worst), 1.6))
+    height = max(1.1 + ROW_HEIGHT * len(worst), 1.6)
+    figure, axes = single_axes(NARROW_WIDTH if narrow else FULL_WIDTH, height)
     counts = [int(wrong[pair]) for pair in worst]
     bars = axes.barh(np.arange(len(worst)), counts, color=ACCENT, height=0.62)
     axes.bar_label(bars, [str(count) for count in counts], padding=4, fontsize=8.5)
@@ -127,6 +138,7 @@ def _top_confusions(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlim(0, max([*counts, 1]) * 1.08)
     title = "Most frequent confusions (true → predicted)"
+    title = title.replace(" (", "\n(") if narrow else title
     title = title if worst else "No image was confused"
     label_axes(axes, title, "images", grid="x")
     alt = f"Most frequent confusions of {len(names)} classes."

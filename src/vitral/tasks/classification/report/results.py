@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from vitral.document import (
     NONE,
     Block,
@@ -11,6 +13,7 @@ from vitral.document import (
     Fold,
     Heading,
     Paragraph,
+    Picture,
     Row,
     Table,
     bar,
@@ -83,11 +86,20 @@ def class_blocks(result: Result, split: str, most_rows: int) -> list[Block]:
     matrix = result.confusion_matrix()
     if matrix.sum():
         figures = [
-            svg_picture(plots.confusion(matrix, result.classes)),
+            _confusion_picture(matrix, result.classes),
             svg_picture(plots.reliability(result.reliability)),
         ]
         blocks += [Heading(f"Confusion and confidence ({split})"), Figures(figures)]
     return [*blocks, Paragraph([_calibration_note(result)], "note")]
+
+
+def _confusion_picture(matrix: np.ndarray, names: Sequence[str]) -> Picture:
+    narrow = (
+        plots.confusion(matrix, names, narrow=True)
+        if len(names) > plots.MOST_CLASSES
+        else None
+    )
+    return svg_picture(plots.confusion(matrix, names), narrow)
 
 
 def _calibration_note(result: Classification) -> str:
