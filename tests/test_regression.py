@@ -11,13 +11,18 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+from sklearn.neighbors import KNeighborsRegressor
 
 import vitral.data
 from vitral.data import BadFile, Batch, Dataset, SourceFacts
 from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.evaluation import bootstrap, wilson
+from vitral.serve.worker.description import describe_task
 from vitral.tasks import AnswerContext, Labels, find_task, get_task, read_result
+from vitral.tasks.features import ExtractedFeatures
+from vitral.tasks.probe import ProbeInput, ProbeSettings
 from vitral.tasks.regression import (
     NumberLabels,
     NumberLoss,
@@ -29,6 +34,8 @@ from vitral.tasks.regression import (
 )
 from vitral.tasks.regression.measures import conformal_half_width
 from vitral.tasks.regression.metric import NumberTable, measure_numbers
+from vitral.tasks.regression.plots import plot_residuals, plot_scatter
+from vitral.tasks.regression.probes import RidgePath, knn_mean, ridge
 
 TASK = get_task("regression")
 UNIT = NumberLabels(names=("price",), mean=(0.0,), std=(1.0,))
@@ -522,3 +529,106 @@ def _objective_context(labels: Labels) -> object:
 
     preprocess = Preprocess(image_size=(4, 4))
     return ObjectiveContext(preprocess=preprocess, names=(), labels=labels)
+
+
+# probes
+
+
+def random_features(n: int, dim: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(n)
+    x = generator.normal(1, 2, (n, dim))
+    y = x[:, 0] * 3 - x[:, 1] + generator.normal(0, 1, n) + 40
+    return x, y
+
+
+@pytest.mark.parametrize("l2", [0.5, 64.0])
+def test_ridge_is_that_of_scikit_learn(l2):
+    (x, y), (x_test, _) = random_features(40), random_features(15)
+    path = RidgePath(x, y)
+    expected = Ridge(alpha=l2).fit(x, y).predict(x_test)
+    np.testing.assert_allclose(path.predict(x_test, l2), expected, rtol=1e-10)
+    errors = []
+    for row in range(40):
+        rest = np.arange(40) != row
+        left_out = Ridge(alpha=l2).fit(x[rest], y[rest]).predict(x[row : row + 1])
+        errors.append((left_out[0] - y[row]) ** 2)
+    assert path.loo_error(l2) == pytest.approx(np.mean(errors), rel=1e-8)
+
+
+def test_val_chooses_the_strength():
+    (x, y), (x_test, _) = random_features(30), random_features(15)
+    same, opposite = (x, y), (x, 2 * y.mean() - y)
+    assert ridge(x, y, x_test, same, (0.1, 1e6)).l2 == 0.1
+    assert ridge(x, y, x_test, opposite, (0.1, 1e6)).l2 == 1e6
+    assert ridge(x, y, x_test, None, (0.1, 1e6)).l2 == 0.1
+
+
+@pytest.mark.parametrize("rows_at_once", [4, 100])
+def test_neighbours_are_those_of_scikit_learn(rows_at_once):
+    (x, y), (x_test, _) = random_features(40), random_features(15)
+    reference = KNeighborsRegressor(3, metric="cosine", algorithm="brute").fit(x, y)
+    found = knn_mean(x, y, x_test, 3, rows_at_once)
+    np.testing.assert_allclose(found, reference.predict(x_test))
+    with pytest.raises(ConfigError, match=r"k must lie in 1..40, .* got 41. Take a sm"):
+        knn_mean(x, y, x_test, 41)
+
+
+def extracted(n: int, *, gaps: bool = False) -> ExtractedFeatures:
+    x, y = random_features(n)
+    targets = [(None if gaps and i % 3 == 0 else float(v),) for i, v in enumerate(y)]
+    return ExtractedFeatures(
+        x=torch.tensor(x, dtype=torch.float32),
+        y=torch.zeros(n, dtype=torch.int64),
+        targets=tuple(targets),
+        ids=tuple(map(str, range(n))),
+        bad=(),
+    )
+
+
+def test_a_probe_measures_numbers():
+    sets = ProbeInput(train=extracted(60, gaps=True), test=extracted(30))
+    (linear,) = TASK.probe("linear", sets, ProbeSettings())
+    (near,) = TASK.probe("knn", sets, ProbeSettings(k=5))
+    assert linear.to_dict()["r2"] > 0.9 > near.to_dict()["r2"] > 0
+    assert linear.to_dict()["what"] == "linear"
+    assert linear.to_dict()["settings"]["l2"][0] > 0
+    assert str(near).startswith("5 neighbours     R2 ")
+    with pytest.raises(
+        ConfigError, match="numbers have none: take `--protocol linear`"
+    ):
+        TASK.probe("fewshot", sets, ProbeSettings())
+
+
+# documents
+
+
+def test_figures_say_what_they_show():
+    truth, values = np.array([1.0, 2, 4]), np.array([1.5, 2, 3])
+    scatter = plot_scatter(truth, values, "price", 0.7)
+    assert scatter.alt == (
+        "Scatter of 3 images: answers from 1.5 to 3 over numbers of price from 1 to 4, "
+        "90 % interval of ± 0.7."
+    )
+    (axes,) = scatter.figure.axes
+    np.testing.assert_array_equal(axes.lines[-1].get_ydata(), values)
+    residuals = plot_residuals(truth, values, "price")
+    assert residuals.alt.endswith("from -1 to 0.5, on average -0.1667 (the line).")
+    (axes,) = residuals.figure.axes
+    np.testing.assert_array_equal(axes.lines[-1].get_ydata(), values - truth)
+
+
+def test_a_server_knows_the_fields():
+    labels = replace(UNIT, mean=(3.0,))
+    shown = TASK.present(labels, {"interval_half_width": [0.5]})
+    assert list(shown.fields) == list(TASK.row_types(labels))
+    assert (shown.display.title, shown.display.interval) == ("value", ("low", "high"))
+    facts = {name: fact.value for name, fact in shown.facts.items()}
+    assert facts == {
+        "outputs": ["price"],
+        "target_mean": [3.0],
+        "target_std": [1.0],
+        "interval_half_width": [0.5],
+    }
+    low = describe_task(shown)["Answer"]["low"]
+    assert {kind["type"] for kind in low["anyOf"]} == {"number", "null"}
+    assert TASK.present(TWO, {}).display.title == ""

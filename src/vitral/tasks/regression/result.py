@@ -70,21 +70,6 @@ class Regression(Errors, Result):
             is_share=False,
         )
 
-    def scalars(self) -> dict[str, float | int]:
-        """Return the scalar metrics that are not None."""
-        values: dict[str, float | int | None] = {
-            "n": self.n,
-            "n_unreadable": self.n_unreadable,
-            "loss": self.loss,
-            "mae": self.mae,
-            "rmse": self.rmse,
-            "r2": self.r2,
-            "spearman": self.spearman,
-            "baseline_mae": self.baseline_mae,
-            "baseline_rmse": self.baseline_rmse,
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
     def monitored(self) -> dict[str, float]:
         """Return loss, R2 and errors; an undefined R2 is taken by train's variance."""
         assert self.mae is not None

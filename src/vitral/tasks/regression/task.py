@@ -1,7 +1,7 @@
 """The task of numbers: one or several columns of a table."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,18 +13,23 @@ from vitral.tasks.answer import Answer
 from vitral.tasks.base import AnswerContext, ObjectiveContext, Task
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import ObjectiveConfig
+from vitral.tasks.presentation import Presentation
+from vitral.tasks.probe import ProbeInput, ProbeSettings
 from vitral.tasks.regression import labels as outputs_of
 from vitral.tasks.regression.answer import HALF_WIDTH, decode, field_names
 from vitral.tasks.regression.metric import NumberMetric
 from vitral.tasks.regression.objective import NumberLoss, RegressionConfig
+from vitral.tasks.regression.presentation import present_numbers
+from vitral.tasks.regression.probes import NumberProbe, run_probe
 from vitral.tasks.regression.result import Regression
 from vitral.tasks.regression.targets import NumberTarget, NumberTargets, read_numbers
 from vitral.tasks.result import Result
 
+if TYPE_CHECKING:
+    from vitral.tasks.reporter import Reporter
+
 COLUMN = "target"
 """Column that is learned if none is named."""
-SAME_ANSWER = 0.01
-"""Deviations of the target below which two answers count as the same."""
 
 
 class RegressionTask(Task):
@@ -110,11 +115,18 @@ class RegressionTask(Task):
         scores: np.ndarray = 1 - squares[~np.isnan(squares)]
         return scores
 
-    def agreement(
-        self, outputs: np.ndarray, others: np.ndarray, labels: Labels
-    ) -> np.ndarray:
-        same: np.ndarray = np.abs(outputs - others) < SAME_ANSWER
-        return same
+    def present(self, labels: Labels, stored: Mapping[str, Any]) -> Presentation:
+        return present_numbers(outputs_of.number_labels(labels), stored)
+
+    def probe(
+        self, protocol: str, features: ProbeInput, settings: ProbeSettings
+    ) -> list[NumberProbe]:
+        return run_probe(protocol, features, settings)
+
+    def reporter(self) -> "Reporter":
+        from vitral.tasks.regression.reporter import RegressionReporter
+
+        return RegressionReporter()
 
 
 TASK = RegressionTask()
