@@ -108,7 +108,7 @@ def toy_run(folder: Path, error: float = 1.25, n: int = 200) -> Path:
     result = Count(n=n, n_unreadable=1, error=error, error_interval=ends, exact=0.5)
     text = json.dumps(result.to_dict())
     (folder / "predictions/test.json").write_text(text)
-    write_facts(folder, [], {}, [], 0)
+    write_facts(folder, [], {"test": {"images": n}}, [], 0)
     return folder
 
 
@@ -129,6 +129,9 @@ def test_the_default_report_has_sentence_and_table(toy, tmp_path):
     assert "#run-1-results" in page.links
     assert not {"#run-1-errors", "#run-1-right"} & set(page.links)
     assert "Worst errors" not in words
+    assert "Images test 200" in words
+    assert "Classes" not in words
+    assert "Images per class" not in words
 
 
 def test_the_default_card_makes_no_classifier_of_it(toy, tmp_path):

@@ -51,7 +51,7 @@ def data_section(
         "figure": svg_picture(
             plots.class_counts(counts), plots.class_counts(counts, narrow=True)
         )
-        if any(counts.values())
+        if classes and any(counts.values())
         else None,
         "bad": [
             {key: str(row.get(key, "")) for key in ("path", "split", "reason")}
@@ -80,10 +80,12 @@ def _data_facts(
     facts: Facts = [
         ("Name", [str(data.get("name", ""))]),
         ("Place", [str(data.get("root", ""))]),
-        ("Classes", [count(len(classes), pointer("data.json", "classes"), "length")]),
         ("Images", totals),
         ("Fingerprint", [str(data.get("fingerprint", ""))[:16]]),
     ]
+    if classes:
+        number = count(len(classes), pointer("data.json", "classes"), "length")
+        facts.insert(2, ("Classes", [number]))
     for key, name in (("bad", "Undecodable files"), ("ignored", "Ignored files")):
         number = count(len(data.get(key) or []), pointer("data.json", key), "length")
         facts.append((name, [number]))
