@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from reports import check_numbers, report, write_facts, write_run
+from vitral import plots
 from vitral.document import (
     Answered,
     Fold,
@@ -218,3 +219,15 @@ def test_narrow_screens_get_figures_of_their_own(tmp_path):
 )
 def test_significant_digits(value, text):
     assert significant(value, "").text == text
+
+
+def test_the_monitored_metric_of_another_task_is_drawn():
+    steps = [{"step": i, "loss": 1.0 / i} for i in range(1, 9)]
+    measured = [{"step": 4, "loss": 0.5, "r2": 0.25}, {"step": 8, "loss": 0.4, "r2": 1}]
+    figure = plots.learning_curves(steps, measured, monitor="r2").figure
+    titles = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    assert list(titles) == ["Loss", "r2"]
+    (line,) = titles["r2"].lines
+    assert line.get_ydata().tolist() == [0.25, 1.0]
+    figure = plots.learning_curves(steps, measured, monitor="loss").figure
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss"]

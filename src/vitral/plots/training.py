@@ -50,6 +50,7 @@ def learning_curves(
     train_rows: Sequence[MetricRow],
     eval_rows: Sequence[MetricRow],
     *,
+    monitor: str = "",
     narrow: bool = False,
 ) -> Plot:
     """Draw loss and accuracy on top, learning rate, gradient norm and speed below.
@@ -59,12 +60,14 @@ def learning_curves(
             `loss`, `lr`, `grad_norm` and `images_per_second` that they hold.
         eval_rows: the "eval" lines; `loss` and `accuracy` are drawn, or where there is
             no `accuracy`, `knn_accuracy`.
+        monitor: metric of `eval_rows` to draw where they have neither.
         narrow: True to draw all panels below each other, for a narrow page.
 
     Raises:
         DataError: not one number to draw.
     """
-    large, small = _large_panels(train_rows, eval_rows), _small_panels(train_rows)
+    large = _large_panels(train_rows, eval_rows, monitor)
+    small = _small_panels(train_rows)
     if not large and not small:
         raise DataError(
             "there is no curve to draw: the rows hold no finite loss, accuracy, lr, "
@@ -89,7 +92,7 @@ def learning_curves(
 
 
 def _large_panels(
-    train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow]
+    train_rows: Sequence[MetricRow], eval_rows: Sequence[MetricRow], monitor: str
 ) -> _PanelDrawings:
     train = _metric_series(train_rows, "loss")
     held_out = _metric_series(eval_rows, "loss")
@@ -126,7 +129,16 @@ def _large_panels(
         panels["Loss"] = draw_loss
     if len(accuracy.step):
         panels[f"Accuracy{by}"] = draw_accuracy
+    monitored = _metric_series(eval_rows, monitor)
+    if not len(accuracy.step) and len(monitored.step) and monitor != "loss":
+        panels[monitor.replace("_", " ")] = partial(_draw_metric, curve=monitored)
     return panels
+
+
+def _draw_metric(axes: Axes, curve: _MetricSeries) -> None:
+    curve.plot(axes, color=CONTRAST, **_marker_style(curve))
+    axes.set_ylabel("on validation images")
+    axes.margins(y=0.15)
 
 
 def _small_panels(train_rows: Sequence[MetricRow]) -> _PanelDrawings:

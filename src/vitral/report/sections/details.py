@@ -107,12 +107,15 @@ def training_section(run: RunFolder[Any]) -> dict[str, Any] | None:
             epoch = Number(row["epoch"], f"{row['epoch']:g}", source)
             facts.append(("Epochs", [epoch]))
     rows = [line.row for line in steps], [line.row for line in measured]
+    loop = run.config.get("loop")
+    monitor = str(loop.get("monitor", "")) if isinstance(loop, dict) else ""
     try:
-        plot = plots.learning_curves(*rows)
+        plot = plots.learning_curves(*rows, monitor=monitor)
     except DataError:
         note = "metrics.jsonl holds no curve to draw."
         return {"facts": facts, "figure": None, "note": note}
-    figure = svg_picture(plot, plots.learning_curves(*rows, narrow=True))
+    narrow = plots.learning_curves(*rows, monitor=monitor, narrow=True)
+    figure = svg_picture(plot, narrow)
     return {"facts": facts, "figure": figure, "note": ""}
 
 
