@@ -21,6 +21,7 @@ from vitral.tasks.discovery import (
     tasks,
 )
 from vitral.tasks.labels import Labels
+from vitral.tasks.mean import MeanMetric, MeanResult
 from vitral.tasks.objective import BatchLike, ObjectiveConfig
 from vitral.tasks.presentation import Display, Fact, Field, Presentation
 from vitral.tasks.result import Headline, Metric, Result, SecondResult
@@ -34,6 +35,8 @@ __all__ = [
     "Field",
     "Headline",
     "Labels",
+    "MeanMetric",
+    "MeanResult",
     "Metric",
     "Monitor",
     "MonitorContext",
