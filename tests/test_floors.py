@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -151,8 +152,6 @@ def passed_wing(item: Import, importer: str, there: Known) -> str:
     steps = item.name.split(".")
     for end in range(3, len(steps) + 1):
         wing = ".".join(steps[:end])
-        if wing.startswith("vitral.tasks."):  # until no room reaches into a task
-            continue
         if wing not in there.faces or f"{importer}.".startswith(f"{wing}."):
             continue
         inside = item.name[len(wing) + 1 :] or item.symbol
@@ -337,3 +336,57 @@ def test_settings_stay_few():
     assert len(objectives) > 3
     assert 40 < leaves(TrainConfig) - leaves(SupervisedConfig) < 60
     assert max(leaves(objective) for objective in objectives) <= 6
+
+
+LABEL_WORDS = re.compile(r"\b(multi_label|Classification|MultiLabel)\b")
+"""Words that a task alone may know. Foreign names, such as
+`multi_label_classification`, are no such words."""
+CLASSIFIER_WORKFLOWS = {"self_training", "compare"}
+"""Jobs of classifiers alone, which may take functions of their task: pseudo-labels, and
+the comparison of two tables of answers."""
+
+
+def label_words(source: Path) -> list[str]:
+    """Name each line outside of `tasks` that knows what a label is."""
+    return [
+        f"{file.relative_to(source)}:{number}: {found[0]}"
+        for file in sorted(source.rglob("*.py"))
+        if file.relative_to(source).parts[0] != "tasks"
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1)
+        if (found := LABEL_WORDS.search(line))
+    ]
+
+
+def task_imports(source: Path) -> list[str]:
+    """Name each import of one task outside of `tasks`."""
+    there = known(source)
+    own = {folder.name for folder in (source / "tasks").iterdir() if folder.is_dir()}
+    found = []
+    for file in sorted(source.rglob("*.py")):
+        parts = file.relative_to(source).with_suffix("").parts
+        if parts[0] == "tasks" or CLASSIFIER_WORKFLOWS & set(parts):
+            continue
+        text = file.read_text(encoding="utf-8")
+        for item in imports(text, ".".join(("vitral", *parts[:-1])), there):
+            steps = item.name.split(".")
+            if steps[1:2] == ["tasks"] and own & set(steps[2:3]):
+                found.append(f"{file.relative_to(source)}:{item.line}: {item.name}")
+    return found
+
+
+def test_only_tasks_know_what_a_label_is():
+    assert label_words(SOURCE) == []
+    assert task_imports(SOURCE) == []
+
+
+def test_the_check_of_labels_can_fail(tmp_path):
+    for folder in ("tasks/classification", "workflows"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "tasks" / "__init__.py").write_text("multi_label = True")
+    file = tmp_path / "workflows" / "made_up.py"
+    file.write_text("x = 'multi_label_classification'\nif run.multi_label: pass")
+    assert label_words(tmp_path) == ["workflows/made_up.py:2: multi_label"]
+    file.write_text("from vitral.tasks.classification import softmax")
+    (found,) = task_imports(tmp_path.rename(tmp_path.with_name("vitral")))
+    assert found == "workflows/made_up.py:1: vitral.tasks.classification"

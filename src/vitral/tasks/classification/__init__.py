@@ -13,7 +13,12 @@ from vitral.tasks.classification.calibration import (
 from vitral.tasks.classification.distill import Distill, DistillConfig
 from vitral.tasks.classification.metric import ClassMetric, Predictions
 from vitral.tasks.classification.multi_label import LabelRow, MultiLabel, multilabel
-from vitral.tasks.classification.noisy_student import PseudoLabels, pseudo_labels
+from vitral.tasks.classification.noisy_student import (
+    THRESHOLD,
+    PseudoLabels,
+    check_settings,
+    pseudo_labels,
+)
 from vitral.tasks.classification.predictions import (
     Prediction,
     read_predictions,
@@ -27,6 +32,7 @@ from vitral.tasks.classification.task import TASK, ClassificationTask
 
 __all__ = [
     "TASK",
+    "THRESHOLD",
     "Bin",
     "CalibratedMetrics",
     "ClassMetric",
@@ -46,6 +52,7 @@ __all__ = [
     "Supervised",
     "SupervisedConfig",
     "calibrate",
+    "check_settings",
     "classify",
     "ece",
     "fit_temperature",

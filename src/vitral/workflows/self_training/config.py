@@ -9,7 +9,7 @@ from vitral.atomic_io import write_json
 from vitral.data.sources import read_pseudo_data
 from vitral.errors import ConfigError, DataError
 from vitral.tasks import get_task
-from vitral.tasks.classification.noisy_student import THRESHOLD, check_settings
+from vitral.tasks.classification import THRESHOLD, check_settings
 from vitral.validation import above_zero
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run

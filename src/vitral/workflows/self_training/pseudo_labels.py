@@ -20,8 +20,7 @@ from vitral.data import Dataset, read_unlabelled, split_loader
 from vitral.data.example import Example
 from vitral.data.sources import TABLE, PseudoData
 from vitral.errors import ConfigError, DataError
-from vitral.tasks.classification import softmax
-from vitral.tasks.classification.noisy_student import PseudoLabels
+from vitral.tasks.classification import PseudoLabels, softmax
 from vitral.workflows.inference import predict_outputs
 from vitral.workflows.run import Run
 

@@ -19,7 +19,7 @@ from vitral.data import Dataset
 from vitral.data.sources import PseudoData
 from vitral.data.split import held_out, save
 from vitral.errors import ConfigError, DataError
-from vitral.tasks.classification.noisy_student import PseudoLabels, pseudo_labels
+from vitral.tasks.classification import PseudoLabels, pseudo_labels
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.dataset import apply_split, open_data
 from vitral.workflows.evaluate import RunComparison, compare_runs, evaluate_split
