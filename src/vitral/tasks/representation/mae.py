@@ -6,8 +6,7 @@ objective; only the encoder is saved. Written from the formulas.
 """
 
 import math
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,15 +14,13 @@ from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 from vitral.layers import Grid
-from vitral.layers.patch import patch_grid
-from vitral.models import ModelConfig, ViT, ViTConfig
-from vitral.models.vit import block_macs
+from vitral.models import ViT
 from vitral.tasks.objective import (
     BatchLike,
-    ObjectiveConfig,
-    saved_macs,
     upcast_half,
 )
+from vitral.tasks.representation.config import MAEConfig as MAEConfig
+from vitral.tasks.representation.config import num_visible as num_visible
 from vitral.tasks.representation.draws import draw_key, uniform
 from vitral.tasks.representation.mae_decoder import Decoder, reset_linears, sincos
 from vitral.tasks.representation.patches import (
@@ -33,72 +30,6 @@ from vitral.tasks.representation.patches import (
     require_all_patches,
     to_patches,
 )
-from vitral.validation import at_least
-
-
-@dataclass(frozen=True, kw_only=True)
-class MAEConfig(ObjectiveConfig):
-    """Masking, target and decoder sizes of a masked autoencoder."""
-
-    NAME: ClassVar[str] = "mae"
-    TASK: ClassVar[str] = "representation"
-    MONITOR: ClassVar[str] = "loss"
-    LABELS: ClassVar[bool] = False
-
-    mask_ratio: float = 0.75
-    """Share of the patches that are hidden, above 0 and below 1."""
-
-    norm_pix_loss: bool = True
-    """Predict each patch less its own mean, over its own deviation: better features
-    than pixels give (table 1d), and pictures that need the truth to be drawn."""
-
-    decoder_dim: int = 512
-    """Width of the decoder's tokens; a multiple of 4 and of `decoder_heads`."""
-
-    decoder_depth: int = 8
-    """Blocks of the decoder."""
-
-    decoder_heads: int = 16
-    """Heads of each of its blocks."""
-
-    def count_macs(self, model: ModelConfig, size: tuple[int, int]) -> int:
-        """Count the encoder on the visible patches, and the decoder on all."""
-        if not isinstance(model, ViTConfig):
-            return model.macs(size)
-        grid = patch_grid(size, model.patch_hw)
-        patches, visible = math.prod(grid), num_visible(grid, self.mask_ratio)
-        decoder = self._decoder_macs(model, patches, visible + model.num_prefix_tokens)
-        return model.macs(size) - saved_macs(model, patches, visible) + decoder
-
-    def _decoder_macs(self, model: ViTConfig, patches: int, visible: int) -> int:
-        """Count the decoder: input map, blocks on all patches, output map."""
-        dim = self.decoder_dim
-        tokens = patches + model.num_prefix_tokens
-        blocks = self.decoder_depth * block_macs(tokens, dim, dim, 2 * dim * 4 * dim)
-        pixels = math.prod(model.patch_hw) * model.in_chans
-        return visible * model.embed_dim * dim + blocks + tokens * dim * pixels
-
-    def shrink(self) -> "MAEConfig":
-        """Return the settings with a small decoder."""
-        return replace(self, decoder_dim=24, decoder_depth=1, decoder_heads=3)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.mask_ratio < 1:
-            raise ConfigError(
-                f"`mask_ratio` must lie between 0 and 1: got {self.mask_ratio}. For "
-                "features of whole images call the model itself."
-            )
-        at_least(
-            1,
-            decoder_dim=self.decoder_dim,
-            decoder_depth=self.decoder_depth,
-            decoder_heads=self.decoder_heads,
-        )
-        if self.decoder_dim % math.lcm(4, self.decoder_heads):
-            raise ConfigError(
-                "`decoder_dim` must be a multiple of 4 and of `decoder_heads`: got "
-                f"{self.decoder_dim} and {self.decoder_heads}."
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,21 +197,6 @@ def shuffle_patches(noise: Float[Tensor, "batch patches"], visible: int) -> Shuf
     order = noise.argsort(dim=1)
     restore = order.argsort(dim=1)
     return Shuffle(order[:, :visible], restore, restore >= visible)
-
-
-def num_visible(grid: Grid, mask_ratio: float) -> int:
-    """Return the number of visible patches, rounded down.
-
-    Raises:
-        ConfigError: it is 0.
-    """
-    visible = int(math.prod(grid) * (1 - mask_ratio))
-    if visible < 1:
-        raise ConfigError(
-            f"`mask_ratio` of {mask_ratio} leaves no patch of {grid.rows} x "
-            f"{grid.columns} visible: lower it, or use smaller patches."
-        )
-    return visible
 
 
 def statistics(

@@ -7,8 +7,7 @@ that the text leaves open are marked as ours.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,9 +16,16 @@ from torch.nn import functional
 
 from vitral.errors import ConfigError
 from vitral.layers import patch_grid
-from vitral.models import ModelConfig, ViT, ViTConfig
+from vitral.models import ViT
 from vitral.models.base import require_input
-from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
+from vitral.tasks.objective import BatchLike, upcast_half
+from vitral.tasks.representation.config import (
+    LEVELS,
+    NUM_COLORS,
+    SMALL_PATCH_SIDE,
+)
+from vitral.tasks.representation.config import MaskedPatchConfig as MaskedPatchConfig
+from vitral.tasks.representation.config import num_outputs as num_outputs
 from vitral.tasks.representation.draws import draw_key, uniform
 from vitral.tasks.representation.patches import (
     Reconstruction,
@@ -28,61 +34,8 @@ from vitral.tasks.representation.patches import (
     require_all_patches,
     to_patches,
 )
-from vitral.validation import one_of
 
-LEVELS = 8
-NUM_COLORS = LEVELS**3
 HALF = (0.5, 0.5, 0.5)
-SMALL_PATCH_SIDE = 4
-"""Cells along a side of the 4 x 4 down-sized patch."""
-
-Target = Literal["mean_colour", "small_patch", "pixels"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedPatchConfig(ObjectiveConfig):
-    """Corruption of the patches, and the prediction target."""
-
-    NAME: ClassVar[str] = "masked_patch"
-    TASK: ClassVar[str] = "representation"
-    MONITOR: ClassVar[str] = "loss"
-    LABELS: ClassVar[bool] = False
-
-    target: Target = "mean_colour"
-    """`mean_colour`: the patch's mean colour in 3 bits a channel, 512 classes.
-    `small_patch`: the same for each of 4 x 4 parts. `pixels`: every value of the patch
-    by squared error, which the paper found slightly worse."""
-
-    corrupted: float = 0.5
-    """Share of the patches, above 0 and at most 1; exactly so many of each image."""
-
-    masked: float = 0.8
-    """Share of the corrupted that become the [mask] embedding."""
-
-    swapped: float = 0.1
-    """Share of the corrupted that become another patch's embedding, of any image of
-    the batch (our choice); the rest of them stays as it is."""
-
-    def count_macs(self, model: ModelConfig, size: tuple[int, int]) -> int:
-        """Count the encoder, and the prediction of the corrupted patches."""
-        if not isinstance(model, ViTConfig):
-            return model.macs(size)
-        patches = math.prod(patch_grid(size, model.patch_hw))
-        corrupted = max(round(self.corrupted * patches), 1)
-        head = corrupted * model.embed_dim * num_outputs(self, model.patch_hw)
-        return model.macs(size) + head
-
-    def __post_init__(self) -> None:
-        one_of(get_args(Target), target=self.target)
-        if not 0 < self.corrupted <= 1:
-            raise ConfigError(
-                f"`corrupted` must be above 0 and at most 1: got {self.corrupted}."
-            )
-        if min(self.masked, self.swapped) < 0 or self.masked + self.swapped > 1 + 1e-9:
-            raise ConfigError(
-                "`masked` and `swapped` are shares of one whole: got "
-                f"{self.masked} and {self.swapped}."
-            )
 
 
 class Corruption(NamedTuple):
@@ -242,13 +195,6 @@ class MaskedPatch(nn.Module):
             image.new_tensor(values)[:, None, None] for values in (self.mean, self.std)
         )
         return mean, std
-
-
-def num_outputs(config: MaskedPatchConfig, patch_size: tuple[int, int]) -> int:
-    """Return the number of outputs per corrupted patch."""
-    if config.target == "pixels":
-        return math.prod(patch_size) * 3
-    return NUM_COLORS * (1 if config.target == "mean_colour" else SMALL_PATCH_SIDE**2)
 
 
 def draw_corruption(

@@ -13,6 +13,7 @@ from vitral.models import ViT
 from vitral.tasks.answer import Answer
 from vitral.tasks.base import (
     AnswerContext,
+    Monitor,
     MonitorContext,
     ObjectiveContext,
     Task,
@@ -20,9 +21,7 @@ from vitral.tasks.base import (
 )
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import ObjectiveConfig
-from vitral.tasks.representation.mae import MAE, MAEConfig, init_encoder
-from vitral.tasks.representation.masked_patch import MaskedPatch, MaskedPatchConfig
-from vitral.tasks.representation.monitor import FeatureMonitor
+from vitral.tasks.representation.config import MAEConfig, MaskedPatchConfig
 from vitral.tasks.result import Metric
 
 if TYPE_CHECKING:
@@ -77,6 +76,10 @@ class RepresentationTask(Task):
     def build_objective(
         self, settings: ObjectiveConfig, model: nn.Module, context: ObjectiveContext
     ) -> nn.Module:
+        # Slow to import, and answers need none of them.
+        from vitral.tasks.representation.mae import MAE, init_encoder
+        from vitral.tasks.representation.masked_patch import MaskedPatch
+
         if isinstance(settings, MAEConfig):
             if context.fresh and isinstance(model, ViT):
                 init_encoder(model)
@@ -89,7 +92,9 @@ class RepresentationTask(Task):
         shares = torch.empty(images, outputs)
         return ClassTarget(shares, torch.empty(images, dtype=torch.int64))
 
-    def make_monitor(self, context: MonitorContext) -> FeatureMonitor:
+    def make_monitor(self, context: MonitorContext) -> Monitor:
+        from vitral.tasks.representation.monitor import FeatureMonitor
+
         return FeatureMonitor(
             dataset=context.dataset,
             preprocess=context.preprocess,
