@@ -188,6 +188,8 @@ def test_a_head_of_another_library_has_no_statistics():
     labels = TASK.load_labels(("LABEL_0",), {"problem_type": "regression"})
     assert isinstance(labels, NumberLabels)
     assert (labels.mean, labels.std) == ((0.0,), (1.0,))
+    assert TASK.default_objective(labels, 0.1) == RegressionConfig()
+    assert TASK.default_objective(TWO, 0.1) == RegressionConfig(target=("a", "b"))
     with pytest.raises(
         ConfigError, match="has 2 outputs, but 1 `target_mean` and 1 `t"
     ):

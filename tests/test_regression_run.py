@@ -173,6 +173,10 @@ def test_an_exported_file_gives_the_same_numbers(run, squares, tmp_path, capsys)
     for ours, theirs in pairs:
         assert ours.row() == pytest.approx(theirs.row(), rel=1e-3, abs=0.05)
         assert ours.row()["low"] is not None
+    # The file knows its column without the run.
+    other = make_squares(tmp_path / "other", 20, seed=9)
+    measured = evaluate(exported, data=str(other), out=tmp_path / "e")
+    assert measured.result.columns[0].name == "target"
 
 
 def test_a_resumed_run_is_the_same(squares, tmp_path, no_report):

@@ -86,6 +86,12 @@ class RegressionTask(Task):
     def problem_type(self, labels: Labels) -> str:
         return "regression"
 
+    def default_objective(self, labels: Labels, smoothing: float) -> RegressionConfig:
+        numbers = outputs_of.number_labels(labels)
+        # Outputs of another library's head are no columns of a table.
+        named = numbers != outputs_of.load_labels(labels.names, {})
+        return RegressionConfig(target=labels.names if named else ())
+
     def build_objective(
         self, settings: ObjectiveConfig, model: nn.Module, context: ObjectiveContext
     ) -> nn.Module:
