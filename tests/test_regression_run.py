@@ -245,8 +245,8 @@ def test_a_new_head_answers_the_mean(squares, tmp_path, no_report):
 def test_the_small_recipe_reads_areas(seed, tmp_path, no_report):
     squares = make_squares(tmp_path / "squares", 860)
     out = tmp_path / "run"
-    argv = ["train", str(squares), "--recipe", "small.scratch", "--out", str(out)]
-    assert main([*argv, "--seed", str(seed)]) == 0
+    argv = ["train", str(squares), "--recipe", "small.scratch", "--epochs", "25"]
+    assert main([*argv, "--out", str(out), "--seed", str(seed)]) == 0
     result = open_run(out).result("test")
     assert result is not None
     assert result.headline().require()[0] > 0.99
