@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -266,7 +267,10 @@ def test_the_figure_says_what_it_shows():
 
 
 def test_a_multi_label_run_is_refused(run, monkeypatch):
-    monkeypatch.setattr(ClassLabels, "multi_label", True)
+    several = partial(ClassLabels, multi_label=True)
+    monkeypatch.setattr(
+        ClassLabels, "from_extra", lambda names, extra: several(names=names)
+    )
     with pytest.raises(ConfigError, match="an image has several labels, as in this"):
         autotune.sweep(run, SweepPlan())
 

@@ -92,7 +92,8 @@ def test_train_ends_with_result_place_and_next_command(photos, tmp_path, capsys)
     words += ["--lr", "0.003", "--drop-path", "0"]
     assert main([*words, "-b", "12", "-j", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("recipe small.scratch: 72 images of 3 classes and no w")
+    assert lines[0] == "task: classification, 3 classes"
+    assert lines[1].startswith("recipe small.scratch: 72 images of 3 classes and no w")
     assert lines[-1] == f"next: vitral predict {out} IMAGES..."
     assert any(line.startswith("test: ") and "of 24 images" in line for line in lines)
     log = (out / "log.txt").read_text()

@@ -228,7 +228,8 @@ def test_the_search_keeps_it_in_float_until_the_bound_holds(
     answers = collect_logits(compile_model(found.model, "int8"), check.batches).argmax(
         1
     )
-    lost = 100 * (1 - (answers == check.labels).mean())
+    truth = np.concatenate([target.label for target in check.targets])
+    lost = 100 * (1 - (answers == truth).mean())
     assert report.drop == pytest.approx(lost)
     assert report.accuracy_float == 1.0
     assert report.agreement == pytest.approx(1 - lost / 100)
@@ -348,7 +349,8 @@ def test_the_sample_is_of_train_balanced_and_seeded(run):
         assert all(name.startswith(f"{split}/") for name in ids)
     assert len(sample.calibration.ids) == 12
     assert len(sample.check.ids) == 9
-    assert np.bincount(sample.calibration.labels).tolist() == [4, 4, 4]
+    labels = [target.label for target in sample.calibration.targets]
+    assert np.bincount(np.concatenate(labels)).tolist() == [4, 4, 4]
     again = draw_quantization_data(run, calibration=12, check=9)
     assert again.calibration.ids == sample.calibration.ids
     other = draw_quantization_data(run, calibration=12, check=9, seed=1)

@@ -102,7 +102,7 @@ def test_a_closed_output_a_missing_home_and_long_names(tmp_path):
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert process.stdout.readline().startswith(b"recipe ")
+        assert process.stdout.readline().startswith(b"task: ")
         process.stdout.close()
         errors = process.stderr.read().decode()
     assert process.returncode == 0, errors

@@ -21,11 +21,11 @@ class ExtractedFeatures:
     """float32; changes of a memory-mapped tensor do not reach the disk."""
     y: Int[Tensor, " examples"]
     """Index of the first name that the source gives an example; 0 for none."""
-    targets: tuple[Any, ...]
-    """What else the source says about each example."""
     ids: tuple[str, ...]
     bad: tuple[BadFile, ...]
     """Images that could not be decoded; they have no row."""
+    targets: tuple[Any, ...] = ()
+    """What else the source says about each example."""
 
 
 def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:
