@@ -3,8 +3,6 @@
 from vitral.tasks.answer import Answer
 from vitral.tasks.base import (
     AnswerContext,
-    Monitor,
-    MonitorContext,
     ObjectiveContext,
     Task,
     TrainingUse,
@@ -22,6 +20,7 @@ from vitral.tasks.discovery import (
 )
 from vitral.tasks.labels import Labels
 from vitral.tasks.mean import MeanMetric, MeanResult
+from vitral.tasks.monitor import Monitor, MonitorContext
 from vitral.tasks.objective import BatchLike, ObjectiveConfig
 from vitral.tasks.presentation import Display, Fact, Field, Presentation
 from vitral.tasks.result import Headline, Metric, Result, SecondResult

@@ -8,7 +8,7 @@ from PIL import Image
 
 
 class Answer(ABC):
-    """What a person is told about one picture; the answers of a task have one type."""
+    """Answer for a person about one picture; the answers of a task have one type."""
 
     explained_output: int = 0
     """Index of the output that a map of this answer explains."""

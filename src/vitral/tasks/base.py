@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from vitral.data import Dataset, Preprocess, Size, SourceFacts
 from vitral.errors import ConfigError
-from vitral.models import VisionModel
 from vitral.tasks.answer import Answer
 from vitral.tasks.labels import Labels
+from vitral.tasks.monitor import Monitor, MonitorContext
 from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.presentation import Fact, Field, Presentation
 from vitral.tasks.probe import ProbeInput, ProbeRow, ProbeSettings
@@ -73,37 +73,8 @@ class AnswerContext:
     """Preprocessing between the pictures and the model's input."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class MonitorContext:
-    """Data and settings of all measurements of a run without answers."""
-
-    dataset: Dataset
-    preprocess: Preprocess
-    batch_size: int
-    device: torch.device
-    bf16: bool
-
-
-class Monitor(ABC):
-    """Measurement of a task whose models give no answers."""
-
-    @abstractmethod
-    def evaluate(self, objective: nn.Module, model: VisionModel) -> dict[str, float]:
-        """Return metrics on val, during training."""
-
-    @abstractmethod
-    def finalize(
-        self, objective: nn.Module, model: VisionModel, folder: Path, name: str
-    ) -> dict[str, dict[str, Any]]:
-        """Write the files of a finished run; return its scalars by split.
-
-        Args:
-            name: the objective's.
-        """
-
-
 class Task(ABC):
-    """What a model can be asked. Instances have no state."""
+    """One kind of question to a model. Instances have no state."""
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -221,8 +192,15 @@ class Task(ABC):
         return torch.empty(images, outputs)
 
     def make_monitor(self, context: MonitorContext) -> Monitor:
-        """Return the measurement during training, where a model has no answers."""
-        raise NotImplementedError
+        """Return the measurement during training, where a model has no answers.
+
+        Raises:
+            ConfigError: the task has `has_answers = False`, and no such measurement.
+        """
+        raise ConfigError(
+            f"The task {self.name} has no answers and defines no `make_monitor`, so "
+            "its training cannot be measured: define one."
+        )
 
     def student_smoothing(self, settings: ObjectiveConfig) -> float:
         """Return the label smoothing of a student that learns from pseudo-labels.
@@ -288,7 +266,7 @@ class Task(ABC):
     def count_changed(
         self, outputs: np.ndarray, others: np.ndarray, tolerance: float
     ) -> int:
-        """Count pictures that a person is told otherwise, beyond a tolerance."""
+        """Count pictures whose answer changes for a person, beyond a tolerance."""
         return 0
 
     def read_second_truth(self, file: Path, data: str) -> Any:
@@ -309,8 +287,14 @@ class Task(ABC):
 
         Args:
             names: the data set's categories in their published order.
+
+        Raises:
+            ConfigError: the task reads such truth, and does not measure with it.
         """
-        raise NotImplementedError
+        raise ConfigError(
+            f"The task {self.name} reads other labels of {table} and defines no "
+            "`second_result` to measure with them: define one."
+        )
 
     def probe(
         self, protocol: str, features: ProbeInput, settings: ProbeSettings

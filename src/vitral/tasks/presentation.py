@@ -1,4 +1,4 @@
-"""What a server says about a model of a task, and how its page shows an answer."""
+"""Words of a server about a model of a task, and how its page shows an answer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

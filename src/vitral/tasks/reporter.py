@@ -1,4 +1,4 @@
-"""What a task tells people about a run: in its report, its card and in comparisons.
+"""Words of a task about a run: in its report, its card and in comparisons.
 
 The defaults fit any task, from `Result.headline` and `Result.scalars`. A task with
 figures, or with a table of answers, derives its own and returns it from

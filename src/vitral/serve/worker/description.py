@@ -1,4 +1,4 @@
-"""What the worker process says about its model to the server process."""
+"""Description of the model, from the worker process to the server process."""
 
 import mimetypes
 from typing import Any

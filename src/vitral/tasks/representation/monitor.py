@@ -19,8 +19,8 @@ from vitral.evaluation import Probe
 from vitral.evaluation.probes import knn
 from vitral.models import VisionModel
 from vitral.nested import to_device
-from vitral.tasks.base import Monitor
 from vitral.tasks.features import ExtractedFeatures, extract_features
+from vitral.tasks.monitor import Monitor
 from vitral.tasks.representation.reconstructions import draw_reconstructions
 from vitral.training.loss import mean_loss
 

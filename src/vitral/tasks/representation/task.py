@@ -13,13 +13,12 @@ from vitral.models import ViT
 from vitral.tasks.answer import Answer
 from vitral.tasks.base import (
     AnswerContext,
-    Monitor,
-    MonitorContext,
     ObjectiveContext,
     Task,
     TrainingUse,
 )
 from vitral.tasks.labels import Labels
+from vitral.tasks.monitor import Monitor, MonitorContext
 from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.representation.config import MAEConfig, MaskedPatchConfig
 from vitral.tasks.result import Metric

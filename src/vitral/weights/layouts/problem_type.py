@@ -1,7 +1,7 @@
 """`problem_type` of transformers' config.json: how the head's outputs are read.
 
-It travels as plain data, under the same key of a model's extra. What it means is
-decided by whoever uses the model.
+It travels as plain data, under the same key of a model's extra. Tasks decide what
+it means.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a classifier tells people: sentence, tables, figures, answers and card."""
+"""Report of a classifier: sentence, tables, figures, answers and card."""
 
 from vitral.tasks.classification.report.examples import select_answers
 from vitral.tasks.classification.report.reporter import ClassificationReporter
