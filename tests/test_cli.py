@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import vitral as vt
@@ -379,6 +380,30 @@ def test_data_check(photos, capsys):
     assert "train: 24 images (blue stripes 8, green 8, red 2 8)" in out
     assert "72 images decoded, 0 unreadable, median 40 x 56 pixels" in out
     assert out.splitlines()[-1] == f"next: vitral train {photos} --out runs/NAME"
+
+
+def test_data_check_names_the_task_and_reads_what_a_flag_asks_for(tmp_path, capsys):
+    lines = ["path,label,target,mass"]
+    for index in range(24):
+        Image.new("RGB", (8, 8), (index, 20, 30)).save(tmp_path / f"{index}.png")
+        mass = "" if index % 4 == 0 else index * 2.5
+        lines.append(f"{index}.png,{'xy'[index % 2]},{index},{mass}")
+    table = "\n".join(lines)
+    (tmp_path / "labels.csv").write_text(table)
+    assert main(["data", "check", str(tmp_path)]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    other = "the data also fits `--task regression`"
+    assert first == f"task: classification, 2 classes; {other}"
+    flags = ["--task", "regression", "--target", "mass"]
+    assert main(["data", "check", str(tmp_path), *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    other = "the data also fits `--task classification`"
+    assert lines[0] == f"task: regression, mass; {other}"
+    assert lines[1] == "train: 17 images"  # classes are not counted
+    command = f"vitral train {tmp_path} {' '.join(flags)}"
+    assert lines[-1] == f"next: {command} --out runs/NAME"
+    assert main(["data", "check", str(tmp_path), "--target", "height"]) == 3
+    assert "height" in capsys.readouterr().err
 
 
 def test_data_split(photos, tmp_path, capsys):

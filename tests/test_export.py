@@ -218,7 +218,7 @@ def test_one_jpeg_has_one_answer_everywhere(exported, model_folder, photos, caps
 def test_an_artefact_is_a_run(exported, photos, tmp_path, capsys):
     run = vt.open(exported / "m.onnx")
     assert run.classes == CLASSES
-    assert (run.stored["temperature"], run.labels.multi_label) == (1.5, False)
+    assert (run.metadata["temperature"], run.labels.multi_label) == (1.5, False)
     assert run.preprocess.image_size == (48, 80)
     words = ["eval", str(exported / "m_openvino"), str(photos), "--out", str(tmp_path)]
     assert main(words) == 0

@@ -76,7 +76,7 @@ def by_hand(content: bytes) -> torch.Tensor:
 def of_python(place, files):
     """Logits, and the probabilities and label that `Run.predict` says."""
     run = vt.open(place)
-    assert run.stored["temperature"] == TEMPERATURE
+    assert run.metadata["temperature"] == TEMPERATURE
     with torch.no_grad():
         logits = [run.model(run.preprocess(file)[None])[0].numpy() for file in files]
     answers = run.predict(files)

@@ -351,7 +351,7 @@ def test_what_is_undefined_is_null():
     constant = measure([0.1] * 7, np.arange(7.0))
     assert (constant.r2, constant.r2_interval, constant.spearman) == (None, None, None)
     assert constant.mae == pytest.approx(20.5 / 7)
-    assert constant.monitored()["r2"] == 1 - constant.loss
+    assert constant.monitor_values()["r2"] == 1 - constant.loss
     single = measure([3.0], [4.0])
     assert (single.r2, single.spearman) == (None, None)
     assert (single.mae, single.rmse) == (1, 1)
@@ -411,7 +411,7 @@ def test_the_result_is_read_back():
     assert headline.require() == (result.r2, result.r2_interval)
     assert plain[headline.field] == headline.value
     assert not headline.is_share
-    assert set(result.monitored()) == {"loss", "r2", "mae", "rmse"}
+    assert set(result.monitor_values()) == {"loss", "r2", "mae", "rmse"}
     assert {"loss", "mae", "rmse"} == TASK.lower_is_better
 
 
@@ -446,7 +446,9 @@ def test_intervals_are_fitted_on_val_and_measured_elsewhere():
             metric.update(index, half, batch_of(truth[rows]))
         results[split] = metric.result((), split=split, val=results.get("val"))
     (val,), (test,) = results["val"].columns, results["test"].columns
-    assert results["val"].fitted() == {"interval_half_width": [val.interval_half_width]}
+    assert results["val"].calibration() == {
+        "interval_half_width": [val.interval_half_width]
+    }
     assert val.interval_half_width == pytest.approx(1.645 * 3, rel=0.1)
     assert (val.coverage, test.interval_half_width) == (None, val.interval_half_width)
     assert test.coverage == pytest.approx(0.9, abs=0.04)
@@ -464,7 +466,7 @@ def test_intervals_are_fitted_on_val_and_measured_elsewhere():
 def test_an_answer_is_in_the_units_of_the_table():
     labels = NumberLabels(names=("price",), mean=(100.0,), std=(10.0,))
     stored = {"interval_half_width": [2.5]}
-    context = AnswerContext(labels=labels, stored=stored)
+    context = AnswerContext(labels=labels, metadata=stored)
     (answer,) = TASK.decode(torch.tensor([[0.5]]), context)
     assert answer.row() == {"value": 105.0, "low": 102.5, "high": 107.5}
     assert set(TASK.row_types(labels)) == set(answer.row())
@@ -474,7 +476,7 @@ def test_an_answer_is_in_the_units_of_the_table():
 
 
 def test_several_columns_are_named():
-    context = AnswerContext(labels=TWO, stored={"interval_half_width": [None, 1.0]})
+    context = AnswerContext(labels=TWO, metadata={"interval_half_width": [None, 1.0]})
     (answer,) = TASK.decode(torch.tensor([[1.0, 2.0]]), context)
     assert answer.row() == {
         "a.value": 12.0,

@@ -61,7 +61,7 @@ class Count(Result):
     def scalars(self) -> dict[str, float | int]:
         return {"n": self.n, "error": self.error, "exact": self.exact, "twice": 2.0}
 
-    def monitored(self) -> dict[str, float]:
+    def monitor_values(self) -> dict[str, float]:
         return {"error": self.error}
 
     def sentence(self, noun: str) -> str:

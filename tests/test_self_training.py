@@ -413,7 +413,7 @@ def test_the_teacher_answers_clean_images_in_eval_mode_without_gradients(data, d
         run, images, torch.device("cpu"), workers=0, temperature=1.0
     )
     said = run.predict([data / "more" / found.paths[3]])[0]
-    colder = found.probabilities[3] ** (1 / run.stored["temperature"])
+    colder = found.probabilities[3] ** (1 / run.metadata["temperature"])
     assert colder / colder.sum() == pytest.approx(
         list(said.probabilities.values()), abs=1e-6
     )

@@ -69,7 +69,7 @@ class Weight(Answer):
 class WeightTask(Task):
     name = "weight"
     objectives = ()
-    stored_keys = {"scale": 1.0}
+    metadata_keys = {"scale": 1.0}
 
     def labels_of(self, dataset):
         return Labels(names=("grams",))
@@ -81,7 +81,7 @@ class WeightTask(Task):
         raise NotImplementedError
 
     def decode(self, outputs, context):
-        scale = context.stored["scale"]
+        scale = context.metadata["scale"]
         rows = zip(outputs[:, 0].tolist(), context.sizes, strict=True)
         return [Weight(scale * value, size.height) for value, size in rows]
 

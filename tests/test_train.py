@@ -204,7 +204,7 @@ def test_run_predict_agrees_with_the_table_but_for_the_temperature(run, photos):
     for row, answer in zip(rows, answers, strict=True):
         assert answer.label == row["predicted"]
         shares = np.array([float(row[f"p:{name}"]) for name in CLASSES])
-        wanted = shares ** (1 / run.stored["temperature"])
+        wanted = shares ** (1 / run.metadata["temperature"])
         wanted /= wanted.sum()
         assert [*answer.probabilities.values()] == pytest.approx(wanted, rel=1e-4)
         assert answer.confidence == max(answer.probabilities.values())

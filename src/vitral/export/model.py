@@ -168,6 +168,6 @@ def _has_run(run: Run) -> bool:
 
 def _exported_extra(run: Run) -> dict[str, Any]:
     """Return what changes answers, with what was fitted on val."""
-    stored, task = run.stored, {"task": run.task.name, **run.labels.extra()}
-    keys = (*EXPORTED_KEYS, *run.task.stored_keys)
-    return task | {key: stored[key] for key in keys if key in stored}
+    metadata, task = run.metadata, {"task": run.task.name, **run.labels.extra()}
+    keys = (*EXPORTED_KEYS, *run.task.metadata_keys)
+    return task | {key: metadata[key] for key in keys if key in metadata}

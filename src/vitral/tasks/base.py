@@ -63,7 +63,7 @@ class AnswerContext:
     """Facts that turn outputs into answers."""
 
     labels: Labels
-    stored: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     """Plain data that is stored with the model, such as what was fitted on val."""
     top: int | None = None
     """Number of names to list with an answer; None for all."""
@@ -89,7 +89,7 @@ class Task(ABC):
     """False if a trained model gives features only."""
     label_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of `Labels.extra`, by which models from before the key `task` are known."""
-    stored_keys: ClassVar[Mapping[str, Any]] = {}
+    metadata_keys: ClassVar[Mapping[str, Any]] = {}
     """Values that are fitted on val and stored with a model, with their defaults."""
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss"})
     """Monitored metrics whose smallest value is the best."""
@@ -227,14 +227,14 @@ class Task(ABC):
     def row_types(self, labels: Labels) -> dict[str, type]:
         """Return the columns of a row of answers: str, float or dict each."""
 
-    def present(self, labels: Labels, stored: Mapping[str, Any]) -> Presentation:
+    def present(self, labels: Labels, metadata: Mapping[str, Any]) -> Presentation:
         """Return what a server says about a model, and how its page shows answers.
 
         Args:
-            stored: plain data that is stored with the model.
+            metadata: plain data that is stored with the model.
         """
         fields = {name: Field(kind) for name, kind in self.row_types(labels).items()}
-        fitted = {key: stored.get(key, v) for key, v in self.stored_keys.items()}
+        fitted = {key: metadata.get(key, v) for key, v in self.metadata_keys.items()}
         extra = {key: Fact(v) for key, v in (labels.extra() | fitted).items()}
         facts = {"outputs": Fact(list(labels.names), list[str]), **extra}
         return Presentation(fields=fields, facts=facts)

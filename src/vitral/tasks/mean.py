@@ -41,7 +41,7 @@ class MeanResult(Result):
             higher_is_better=self.higher_is_better,
         )
 
-    def monitored(self) -> dict[str, float]:
+    def monitor_values(self) -> dict[str, float]:
         """Return the mean by the name of the measure."""
         return {self.measure: self.value}
 

@@ -49,6 +49,6 @@ class ProbeRow(ABC):
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON, without a prediction per image."""
 
-    def stored(self) -> list[dict[str, Any]]:
+    def to_list(self) -> list[dict[str, Any]]:
         """Return the results with every prediction."""
         return [probe.to_dict() for probe in self.probes]

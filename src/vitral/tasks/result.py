@@ -66,7 +66,7 @@ class Result(StoredResult, ABC):
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
 
-    def monitored(self) -> dict[str, float]:
+    def monitor_values(self) -> dict[str, float]:
         """Return the metrics that the training loop logs and chooses by."""
         headline = self.headline()
         return {} if headline.value is None else {headline.field: headline.value}
@@ -85,7 +85,7 @@ class Result(StoredResult, ABC):
         """Return further lines for the terminal."""
         return []
 
-    def fitted(self) -> dict[str, Any]:
+    def calibration(self) -> dict[str, Any]:
         """Return what was fitted on val, to be stored with the model."""
         return {}
 

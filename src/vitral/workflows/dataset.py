@@ -10,7 +10,7 @@ import vitral.models
 import vitral.weights
 from vitral.data import Audit, BadFile, Dataset, InputKind, input_kind
 from vitral.data.split import apply, assign, save
-from vitral.tasks import Labels, ObjectiveConfig, get_task
+from vitral.tasks import Labels, ObjectiveConfig, choose_task, get_task
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
 
@@ -83,11 +83,18 @@ def open_other_data(run: Run, data: str) -> Dataset:
     return open_for_task(SplitRequest(data=data), run.objective, run.preprocess.kind)
 
 
-def describe_labels(config: TrainConfig) -> str:
-    """Return the task of a run and its labels in a few words, from the data."""
-    task = get_task(config.objective.TASK)
-    labels = task.labels_of(open_data(config, run_input_kind(config)))
-    return f"{task.name}, {task.describe(labels)}"
+def describe_labels(dataset: Dataset, settings: ObjectiveConfig, data: str) -> str:
+    """Return a task and its labels in a few words, and the other tasks that fit.
+
+    Args:
+        data: source of the data set, as `vitral.data.open` takes it.
+    """
+    task = get_task(settings.TASK)
+    line = f"{task.name}, {task.describe(task.labels_of(dataset))}"
+    choice = choose_task(vitral.data.describe_source(data))
+    fitting = () if choice is None else (choice.task.name, *choice.others)
+    others = [f"`--task {name}`" for name in fitting if name != task.name]
+    return f"{line}; the data also fits {' and '.join(others)}" if others else line
 
 
 def open_split_data(

@@ -119,11 +119,11 @@ class Run:
         }
 
     @cached_property
-    def stored(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Plain data stored with the model, with what was fitted on val."""
         val = self.result("val")
         # Runs from before the keys in model/config.json have it in their results.
-        return {**({} if val is None else val.fitted()), **self.extra}
+        return {**({} if val is None else val.calibration()), **self.extra}
 
     def result(self, split: str) -> Result | None:
         """Return the stored result of a split; None without a readable one."""
@@ -204,7 +204,7 @@ class Run:
         """
         context = AnswerContext(
             labels=self.labels,
-            stored=self.stored,
+            metadata=self.metadata,
             top=top,
             sizes=sizes,
             preprocess=self.preprocess,

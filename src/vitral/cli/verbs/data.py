@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitral.cli.parser import Parser
+from vitral.cli.task_flags import read_objective
 from vitral.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def make_parser() -> Parser:
         "path, or a column of the table",
     )
     parser.add("--seed", 0, "of the split")
+    parser.add("--task NAME", "", "what is learned; empty: what the data says")
+    parser.add("--target COLUMN", [str], "columns of numbers to learn")
     parser.add("--clips", False, "a folder of frames is one clip")
     return parser
 
@@ -42,20 +45,24 @@ def make_parser() -> Parser:
 def run(argv: list[str]) -> None:
     """Audit a data set, or write its split to a file."""
     args = make_parser().parse(argv)
-    import vitral.data
     from vitral.data.split import save
+    from vitral.workflows.dataset import SplitRequest, describe_labels, open_for_task
+    from vitral.workflows.resolve_task import fitting_objective
 
-    dataset = vitral.data.open(
-        args.data,
+    source = SplitRequest(
+        data=args.data,
         seed=args.seed,
         val=args.val,
         test=args.test,
         group_by=args.group_by,
-        kind="clips" if args.clips else "auto",
     )
+    objective = read_objective(args.task, args.target) or fitting_objective(args.data)
+    dataset = open_for_task(source, objective, "clips" if args.clips else "auto")
+    print(f"task: {describe_labels(dataset, objective, args.data)}")
     for split, counts in dataset.counts().items():
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
-        print(f"{split}: {sum(counts.values())} {dataset.kind} ({shown})")
+        classes = f" ({shown})" if dataset.classes else ""
+        print(f"{split}: {len(dataset.select(split))} {dataset.kind}{classes}")
     if args.action == "split":
         out = Path(args.out)
         if out.exists():
@@ -63,7 +70,10 @@ def run(argv: list[str]) -> None:
         save(dataset, out)
         print(f"split: {out}")
         return
-    _check(dataset, args.data)
+    flags = f" --task {args.task}" if args.task else ""
+    if args.target:
+        flags += f" --target {' '.join(args.target)}"
+    _check(dataset, args.data + flags)
 
 
 def _check(dataset: "vitral.data.Dataset", name: str) -> None:

@@ -1,11 +1,9 @@
 """`vitral eval RUN [DATA]`: every number of a model on a data set."""
 
 import argparse
-import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vitral.cli.flags import (
     PROBES,
@@ -15,10 +13,8 @@ from vitral.cli.flags import (
     validate_merge,
 )
 from vitral.cli.parser import Parser
+from vitral.cli.task_flags import read_objective
 from vitral.errors import ConfigError
-
-if TYPE_CHECKING:
-    from vitral.tasks import ObjectiveConfig
 
 
 def make_parser() -> Parser:
@@ -138,25 +134,6 @@ def _require_classify(args: argparse.Namespace) -> None:
         )
 
 
-def _objective(args: argparse.Namespace) -> "ObjectiveConfig | None":
-    """Return what is learned from the data, as asked; None where nothing is asked."""
-    from vitral.tasks import get_task, tasks
-
-    if not args.task and not args.target:
-        return None
-    named = [get_task(args.task)] if args.task else list(tasks().values())
-    if not args.target:
-        return named[0].objectives[0]()
-    for task in named:
-        settings = task.objectives[0]
-        if "target" in {field.name for field in dataclasses.fields(settings)}:
-            return settings(target=tuple(args.target))  # type: ignore[call-arg]
-    raise ConfigError(
-        f"`--target {' '.join(args.target)}` names columns of numbers, which the task "
-        f"{args.task} does not learn: leave one of the two out."
-    )
-
-
 def _probe(args: argparse.Namespace) -> None:
     """Run a protocol on frozen features: learn from train, measure on test."""
     from vitral.workflows.features import (
@@ -171,7 +148,7 @@ def _probe(args: argparse.Namespace) -> None:
         args.data,
         protocol=args.protocol,
         settings=ProbeSettings(shots=tuple(args.shots), k=args.k, seed=args.seed),
-        objective=_objective(args),
+        objective=read_objective(args.task, args.target),
         folder=args.cache_dir or None,
         device=args.device,
     )

@@ -185,7 +185,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
     from vitral.cli.train_config import resolve_config
     from vitral.training.activation_checkpoint import return_freed_memory
     from vitral.training.distributed import get_rank
-    from vitral.workflows.dataset import describe_labels
+    from vitral.workflows.dataset import describe_labels, open_data, run_input_kind
     from vitral.workflows.runtime import Runtime
     from vitral.workflows.session import run_session
     from vitral.workflows.train import train
@@ -205,7 +205,8 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
         if get_rank() == 0:
             set_log_folder(out)
             install_handler(say)
-            say(f"task: {describe_labels(config)}")
+            dataset = open_data(config, run_input_kind(config))
+            say(f"task: {describe_labels(dataset, config.objective, config.data)}")
             say(f"recipe {resolved.recipe}: {resolved.reason}")
         finished = train(config, out, runtime=runtime, resume=args.resume)
         if get_rank() == 0:

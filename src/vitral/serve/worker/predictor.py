@@ -70,7 +70,7 @@ class Predictor:
         self.run = _open_image_run(path, merge, merge_schedule)
         self.max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(max(1, threads))
-        self.presentation = self.run.task.present(self.run.labels, self.run.stored)
+        self.presentation = self.run.task.present(self.run.labels, self.run.metadata)
         self._suffixes = suffixes_by_type(self.presentation)
         self.model = self.run.model.eval()
         _copy_weights(self.model)

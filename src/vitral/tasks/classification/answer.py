@@ -55,9 +55,9 @@ def average_logits(
     return logs.logsumexp(0) - float(np.log(len(outputs)))
 
 
-def read_temperature(stored: Mapping[str, Any], labels: ClassLabels) -> float:
+def read_temperature(metadata: Mapping[str, Any], labels: ClassLabels) -> float:
     """Return the divisor of the logits before the softmax; 1 if none was fitted."""
-    value = stored.get("temperature")
+    value = metadata.get("temperature")
     return 1.0 if value is None or labels.multi_label else float(value)
 
 
@@ -67,7 +67,7 @@ def decode(
     """Return the prediction of each image, with the `context.top` highest classes."""
     labels = context.labels
     assert isinstance(labels, ClassLabels)
-    table = to_probabilities(logits, labels, read_temperature(context.stored, labels))
+    table = to_probabilities(logits, labels, read_temperature(context.metadata, labels))
     names = labels.names or tuple(str(i) for i in range(table.shape[1]))
     return [_predict(row, names, labels, context.top) for row in table]
 

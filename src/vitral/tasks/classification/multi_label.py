@@ -69,7 +69,7 @@ class MultiLabel(Result):
             interval=self.exact_match_interval,
         )
 
-    def monitored(self) -> dict[str, float]:
+    def monitor_values(self) -> dict[str, float]:
         """Return the mean average precision as accuracy, and the exact matches."""
         return {
             "accuracy": self.mean_average_precision,

@@ -8,7 +8,7 @@ from vitral.tasks.classification.labels import ClassLabels
 from vitral.tasks.presentation import Display, Fact, Field, Presentation
 
 
-def present_classes(labels: ClassLabels, stored: Mapping[str, Any]) -> Presentation:
+def present_classes(labels: ClassLabels, metadata: Mapping[str, Any]) -> Presentation:
     """Return the fields of a prediction, the facts of a classifier and its bars."""
     return Presentation(
         fields={
@@ -19,7 +19,7 @@ def present_classes(labels: ClassLabels, stored: Mapping[str, Any]) -> Presentat
         facts={
             "classes": Fact(list(labels.names), list[str]),
             "multi_label": Fact(labels.multi_label),
-            "temperature": Fact(read_temperature(stored, labels)),
+            "temperature": Fact(read_temperature(metadata, labels)),
         },
         summary="Labels and calibrated probabilities of one image",
         listed="classes",

@@ -107,7 +107,7 @@ class Classification(Result):
             interval=self.top1_interval,
         )
 
-    def monitored(self) -> dict[str, float]:
+    def monitor_values(self) -> dict[str, float]:
         """Return loss, accuracy and macro-F1."""
         return {
             "loss": self.nll or 0.0,
@@ -128,7 +128,7 @@ class Classification(Result):
         """Return a line a class, and one on the temperature."""
         return [*self._class_lines(), *self._calibration_lines(split)]
 
-    def fitted(self) -> dict[str, Any]:
+    def calibration(self) -> dict[str, Any]:
         """Return the temperature."""
         if self.calibrated is None:
             return {}

@@ -52,7 +52,7 @@ class ClassificationTask(Task):
         DistillConfig,
     )
     label_keys: ClassVar[tuple[str, ...]] = ("multi_label",)
-    stored_keys: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
+    metadata_keys: ClassVar[Mapping[str, Any]] = {"temperature": 1.0}
     results: ClassVar[tuple[type[Result], ...]] = (Classification, MultiLabel)
 
     def fits(self, source: SourceFacts) -> str:
@@ -156,8 +156,8 @@ class ClassificationTask(Task):
     def row_types(self, labels: Labels) -> dict[str, type]:
         return {"label": str, "confidence": float, "probabilities": dict}
 
-    def present(self, labels: Labels, stored: Mapping[str, Any]) -> Presentation:
-        return present_classes(_class_labels(labels), stored)
+    def present(self, labels: Labels, metadata: Mapping[str, Any]) -> Presentation:
+        return present_classes(_class_labels(labels), metadata)
 
     def metric(self, labels: Labels) -> ClassMetric:
         return ClassMetric(labels)

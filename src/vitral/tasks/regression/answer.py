@@ -45,7 +45,7 @@ def field_names(
 def decode(outputs: Tensor, context: AnswerContext) -> list[NumberAnswer]:
     """Return the numbers of each image in the units of the table."""
     labels = number_labels(context.labels)
-    half_widths = tuple(context.stored.get(HALF_WIDTH) or [None] * len(labels.names))
+    half_widths = tuple(context.metadata.get(HALF_WIDTH) or [None] * len(labels.names))
     return [
         NumberAnswer(labels.names, tuple(row), half_widths)
         for row in labels.restore(outputs.numpy()).tolist()

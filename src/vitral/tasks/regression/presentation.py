@@ -11,7 +11,7 @@ LOW = "least number of the 90 % interval; null without one"
 HIGH = "greatest number of the 90 % interval; null without one"
 
 
-def present_numbers(labels: NumberLabels, stored: Mapping[str, Any]) -> Presentation:
+def present_numbers(labels: NumberLabels, metadata: Mapping[str, Any]) -> Presentation:
     """Return the fields of an answer, the facts of a model, and its interval."""
     fields: dict[str, Field] = {}
     for name in labels.names:
@@ -25,7 +25,7 @@ def present_numbers(labels: NumberLabels, stored: Mapping[str, Any]) -> Presenta
             "outputs": Fact(list(labels.names), list[str]),
             "target_mean": Fact(list(labels.mean), list[float]),
             "target_std": Fact(list(labels.std), list[float]),
-            HALF_WIDTH: Fact(stored.get(HALF_WIDTH), list[float | None] | None),
+            HALF_WIDTH: Fact(metadata.get(HALF_WIDTH), list[float | None] | None),
         },
         summary="Numbers of one image with their 90 % intervals",
         outputs=Field(list[float], "numbers in deviations from the mean of train"),

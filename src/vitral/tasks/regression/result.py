@@ -70,7 +70,7 @@ class Regression(Errors, Result):
             is_share=False,
         )
 
-    def monitored(self) -> dict[str, float]:
+    def monitor_values(self) -> dict[str, float]:
         """Return loss, R2 and errors; an undefined R2 is taken by train's variance."""
         assert self.mae is not None
         assert self.rmse is not None
@@ -105,7 +105,7 @@ class Regression(Errors, Result):
             ]
         return [*lines, *(line for c in self.columns for line in _coverage_lines(c))]
 
-    def fitted(self) -> dict[str, Any]:
+    def calibration(self) -> dict[str, Any]:
         """Return the half widths of the intervals, one or None a column."""
         half_widths = [column.interval_half_width for column in self.columns]
         if all(half is None for half in half_widths):

@@ -40,7 +40,7 @@ class RegressionTask(Task):
     priority: ClassVar[int] = 60
     objectives: ClassVar[tuple[type[ObjectiveConfig], ...]] = (RegressionConfig,)
     results: ClassVar[tuple[type[Result], ...]] = (Regression,)
-    stored_keys: ClassVar[Mapping[str, Any]] = {HALF_WIDTH: None}
+    metadata_keys: ClassVar[Mapping[str, Any]] = {HALF_WIDTH: None}
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"loss", "mae", "rmse"})
     score_name: ClassVar[str] = "R2"
 
@@ -121,8 +121,8 @@ class RegressionTask(Task):
         scores: np.ndarray = 1 - squares[~np.isnan(squares)]
         return scores
 
-    def present(self, labels: Labels, stored: Mapping[str, Any]) -> Presentation:
-        return present_numbers(outputs_of.number_labels(labels), stored)
+    def present(self, labels: Labels, metadata: Mapping[str, Any]) -> Presentation:
+        return present_numbers(outputs_of.number_labels(labels), metadata)
 
     def probe(
         self, protocol: str, features: ProbeInput, settings: ProbeSettings

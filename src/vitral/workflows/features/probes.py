@@ -69,7 +69,7 @@ def write_probes(
     rows: Sequence[ProbeRow], metadata: dict[str, Any], file: Path
 ) -> None:
     """Write every probe of a table as JSON."""
-    probes = [{"what": row.name, "results": row.stored()} for row in rows]
+    probes = [{"what": row.name, "results": row.to_list()} for row in rows]
     write_json(file, {**metadata, "rows": probes})
 
 

@@ -75,7 +75,7 @@ def collect_settings(run: Run, *, top: int, form: str, batch: int, device: str) 
     """Return all that a row depends on but its file, named like the flags."""
     return {
         "model": _hash_model(run.path),
-        **{k: run.stored.get(k, v) for k, v in run.task.stored_keys.items()},
+        **{k: run.metadata.get(k, v) for k, v in run.task.metadata_keys.items()},
         "preprocess": run.preprocess.hash,
         "views": run.inference_spec.views,
         "precision": run.inference_spec.precision,

@@ -250,7 +250,7 @@ def _make_evaluate(
     def evaluate(module: nn.Module) -> dict[str, float]:
         metric = task.metric(labels)
         measure_split(module, loader, metric, device=device, spec=spec)
-        return metric.result(bad).monitored()
+        return metric.result(bad).monitor_values()
 
     return evaluate
 

@@ -69,7 +69,7 @@ def _evaluate_answers(
         run, audit.dataset, split, bad=bad, device=device, folder=folder
     )
     if get_rank() == 0 and split == "val":
-        fitted = result.fitted()
+        fitted = result.calibration()
         if fitted:
             update_metadata(run.path / "model", **fitted)
             run.extra.update(fitted)

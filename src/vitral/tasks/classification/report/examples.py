@@ -170,11 +170,11 @@ def _gallery(
     budget: int,
 ) -> Gallery:
     file = f"predictions/{run.headline_split}.csv"
-    answers = [_answered(table[i], pointer(file, i, "confidence")) for i in indices]
+    answers = [_named_answer(table[i], pointer(file, i, "confidence")) for i in indices]
     return build_gallery(run, answers, sources, budget)
 
 
-def _answered(row: Prediction, source: str) -> Answered:
+def _named_answer(row: Prediction, source: str) -> Answered:
     taken = row.predicted != row.label
     answer: Text = [" taken for ", Strong(row.predicted)] if taken else []
     caption = [Strong(row.label), *answer, ", ", share(row.confidence, source)]
