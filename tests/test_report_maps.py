@@ -302,7 +302,7 @@ def test_data_that_moved(run, photos, run_copy, tmp_path):
     write_report(run_copy)
     words = read_page(run_copy).words
     assert "heads of the first layer look" in words
-    assert "No picture of them can be had." in words
+    assert "The pictures cannot be read from here: run `vitral report` in" in words
     wrong = sum(row["correct"] == "0" for row in rows(run))
     assert words.count("no picture") == wrong
     shutil.rmtree(run_copy / "inspection")

@@ -108,7 +108,7 @@ def _large_panels(
             style = _marker_style(held_out)
             held_out.plot(axes, color=CONTRAST, label="validation", **style)
         axes.set_ylabel("loss")
-        axes.legend(loc="upper right")
+        axes.legend(loc="best")
 
     def draw_accuracy(axes: Axes) -> None:
         accuracy.plot(axes, color=CONTRAST, **_marker_style(accuracy))
@@ -119,10 +119,12 @@ def _large_panels(
         text = f"best {format_percent(value)}"
         annotate(axes, text, (step, value), (0, 8), ha=side, color=CONTRAST)
         axes.margins(y=0.15)
-        axes.set_ylim(top=min(axes.get_ylim()[1], 1.05))
+        low, high = axes.get_ylim()[0], min(axes.get_ylim()[1], 1.05)
+        ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
+        axes.set_yticks([tick for tick in ticks if 0 <= tick <= 1])
+        axes.set_ylim(low, high)
         axes.set_ylabel(f"validation images right{by}")
         axes.yaxis.set_major_formatter(percent_formatter())
-        axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
     panels: _PanelDrawings = {}
     if len(train.step) or len(held_out.step):

@@ -124,7 +124,11 @@ def _right_blocks(
     if not gallery.items:
         return [_missing("No image was answered rightly.")]
     if not gallery.with_pictures:
-        return [_missing("No picture of them can be had.")]
+        text = (
+            "The pictures cannot be read from here: run `vitral report` in the folder "
+            "where the run was started."
+        )
+        return [_missing(text)]
     text = (
         "The right answers that the model was most confident of, a few of each class "
         f"({split})."

@@ -39,7 +39,7 @@ _COLUMNS: dict[type[Result], dict[str, str]] = {
 """Columns of the table of classes by their field; the first one ranks the classes."""
 MEASURES = (
     Measure("n", "Images", "undecodable ones included", "count"),
-    Measure("top1", "Right at once (top-1)", "share of all images"),
+    Measure("top1", "Top-1 accuracy", "share of all images"),
     Measure("top5", "Right among five (top-5)", "share of all images"),
     Measure(
         "balanced_accuracy",
