@@ -15,7 +15,10 @@ from vitral.workflows import TrainConfig
 
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
-    (("errors", "atomic_io", "nested", "version"), "nothing of vitral"),
+    (
+        ("errors", "atomic_io", "child_process", "nested", "version"),
+        "nothing of vitral",
+    ),
     (("config_io", "lazy", "validation"), "errors"),
     (("layers",), "tensors"),
     (("models", "data"), "models know layers; data knows no model"),
@@ -37,7 +40,14 @@ FLOORS = (
 )
 """Rooms of each floor from the ground up, and what they may know."""
 FLOOR = {room: floor for floor, (rooms, _) in enumerate(FLOORS) for room in rooms}
-DATA_SEES = {"errors", "atomic_io", "config_io", "nested", "validation"}
+DATA_SEES = {
+    "errors",
+    "atomic_io",
+    "child_process",
+    "config_io",
+    "nested",
+    "validation",
+}
 """Data knows nothing of vitral but the ground; nor does evaluation know a model."""
 
 

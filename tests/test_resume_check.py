@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -317,7 +316,7 @@ def test_not_under_torchrun(monkeypatch, capsys):
 def test_a_training_that_fails_by_itself(tmp_path):
     """Its exit code and its last words, and no comparison."""
     code = "import sys; print('first\\nno such data', file=sys.stderr); sys.exit(3)"
-    start = verb.make_starter([sys.executable, "-c", code])
+    start = verb.make_starter(["-c", code])
     with pytest.raises(VitralError, match=r"code 3\. It said: no such data") as got:
         run_reference(start, tmp_path / "run", 5)
     assert got.value.exit_code == 3

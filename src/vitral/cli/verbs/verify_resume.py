@@ -4,11 +4,11 @@ import argparse
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vitral.child_process import start_python
 from vitral.cli.parser import Parser
 from vitral.cli.verbs import train
 from vitral.errors import ConfigError, GateError
@@ -16,8 +16,6 @@ from vitral.errors import ConfigError, GateError
 if TYPE_CHECKING:
     from vitral.workflows import TrainConfig
     from vitral.workflows.resume_check import StartCommand, TrainProcess
-
-PROGRAM = (sys.executable, "-m", "vitral")
 
 
 def run(argv: list[str]) -> None:
@@ -52,7 +50,7 @@ def run(argv: list[str]) -> None:
     # Leave with exit code 2 and a sentence where `vitral train` would.
     resolve_config(args.data, *train_parser.parse_known(command[1:], fields))
     with _OutputFolder(args.out) as out:
-        start = make_starter([*PROGRAM, *command])
+        start = make_starter(["-m", "vitral", *command])
         print(f"unbroken: vitral {' '.join(command)}", flush=True)
         pace = run_reference(start, out / "unbroken", args.steps)
         print(f"now with {args.kills} kills, and --resume", flush=True)
@@ -80,14 +78,16 @@ def run(argv: list[str]) -> None:
 
 
 def make_starter(command: list[str]) -> "StartCommand":
-    """Return what starts `command` with `--out FOLDER --resume`; it prints to files."""
+    """Return what starts Python with a command and `--out FOLDER --resume`.
+
+    It prints to files.
+    """
     from vitral.workflows.resume_check import errors_file
 
     def start(out: Path) -> "TrainProcess":
         with errors_file(out).open("ab") as errors:
-            return subprocess.Popen(
+            return start_python(
                 [*command, "--out", str(out), "--resume"],
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from vitral.child_process import get_process_context
 from vitral.errors import ConfigError, VitralError
 
 T = TypeVar("T", covariant=True)
@@ -176,12 +177,7 @@ def _context() -> BaseContext:
     every epoch (seconds each). A fork server imports this package once and forks
     workers in milliseconds.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    # Has an effect only before the server starts.
-    context.set_forkserver_preload(_PRELOAD)
-    return context
+    return get_process_context("forkserver", _PRELOAD)
 
 
 def _end_with_parent(worker: int) -> None:

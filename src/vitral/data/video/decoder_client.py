@@ -9,13 +9,13 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vitral.child_process import start_python
 from vitral.errors import ImageError, MissingExtraError
 
 DEFAULT_TIMEOUT = 60.0
@@ -61,8 +61,8 @@ class _DecoderProcess:
 
     def __init__(self) -> None:
         # -P: files next to decoder_process.py have the names of other packages.
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM)],
+        self.process = start_python(
+            [str(_PROGRAM)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from vitral import errors
+from vitral.child_process import start_python
 from vitral.errors import ServerError
 from vitral.serve.batching import Item, WorkerDied
 from vitral.serve.worker import framing
@@ -112,21 +111,15 @@ class ForkServer:
 
     def __init__(self) -> None:
         self.socket, child_end = socket.socketpair()
-        # Two arenas: with one per thread, memory grows by each decoder's maximum.
-        environment = os.environ | {"MALLOC_ARENA_MAX": "2"}
         with child_end:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "vitral.serve.worker.main",
-                    str(child_end.fileno()),
-                ],
-                stdin=subprocess.DEVNULL,
+            self.process = start_python(
+                ["-m", "vitral.serve.worker.main", str(child_end.fileno())],
                 pass_fds=[child_end.fileno()],
-                env=environment,
+                # Two arenas: with one per thread, memory grows by each decoder's
+                # maximum.
+                environment={"MALLOC_ARENA_MAX": "2"},
                 # Ctrl-C signals the process group; the server must answer first.
-                start_new_session=True,
+                new_session=True,
             )
 
     def is_alive(self) -> bool:

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral import config_io
+from vitral.child_process import get_process_context
 from vitral.data.split import held_out
 from vitral.models import count_parameters
 from vitral.studies.engine.base import STUDY_DIR, Student, Trial
@@ -57,7 +57,7 @@ class TrialScheduler:
         waiting = list(trials)
         done: dict[str, CachedResult] = {}
         running: dict[Future[CachedResult], Trial] = {}
-        context = multiprocessing.get_context("spawn")
+        context = get_process_context("spawn")
         threads = max(1, (os.cpu_count() or 1) // self.jobs)
         arguments = (threads, os.getpid())
         with ProcessPoolExecutor(self.jobs, context, _init_worker, arguments) as pool:
