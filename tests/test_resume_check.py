@@ -279,7 +279,7 @@ def test_the_command_on_a_run_that_is_not_the_same(server, monkeypatch, capsys):
     assert "--device cpu" in said.err
     assert "kill  where" in said.out
     (command,) = commands
-    assert command[3:7] == ["train", "digits", "--recipe", "small.scratch"]
+    assert command[2:6] == ["train", "digits", "--recipe", "small.scratch"]
     assert [w for w in command if w == "--warmup"] == ["--warmup"]
     folder = Path(said.err.split("Both are in ")[1].split(". State")[0])
     assert (folder / "killed" / "metrics.jsonl").is_file()
