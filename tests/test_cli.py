@@ -353,7 +353,9 @@ def test_eval_of_bad_files_only(run, photos, tmp_path, capsys):
         (tmp_path / "other" / name).mkdir(parents=True)
         (tmp_path / "other" / name / "0.png").touch()
     assert main(["eval", str(run), str(tmp_path / "other")]) == 3
-    assert "cannot be decoded" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "None of the 2 images of train can be decoded, first" in said
+    assert "Run `vitral data check`" in said
 
 
 # the other verbs

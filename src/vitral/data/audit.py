@@ -8,7 +8,7 @@ eight frames are checked.
 import hashlib
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -116,13 +116,7 @@ def _decode_examples(
         try:
             decoded = dataset.decode(example)
         except ImageError as error:
-            return BadFile(
-                path=example.id,
-                reason=str(error),
-                split=example.split,
-                label=example.label,
-                target=example.target,
-            )
+            return BadFile.from_example(example, str(error))
         frames = decoded.frames
         size = Size(decoded.image.height, decoded.image.width // frames)
         digest = hashlib.sha256(f"{size}".encode())
@@ -189,3 +183,26 @@ def _summarize(
             f"{' and '.join(conflicts[0].ids[:2])}"
         )
     return tuple(notes)
+
+
+def require_few_unread(
+    failures: Sequence[tuple[str, str]], count: int, max_bad: float
+) -> None:
+    """Refuse a split of which too many images became unreadable.
+
+    Args:
+        failures: name and reason of each.
+        count: images of the split.
+        max_bad: largest accepted fraction.
+
+    Raises:
+        DataError: there are more; the message lists the first five.
+    """
+    if len(failures) <= max_bad * count:
+        return
+    listed = "; ".join(f"{name}: {reason}" for name, reason in failures[:5])
+    raise DataError(
+        f"{len(failures)} of {count} images can no longer be read, more than the "
+        f"{max_bad:.0%} that is accepted. The first: {listed}. Bring the files back "
+        "and run the same command with --resume."
+    )

@@ -49,6 +49,16 @@ class BadFile:
     label: tuple[int, ...] = ()
     target: Any = None
 
+    @classmethod
+    def from_example(cls, example: Example, reason: str) -> "BadFile":
+        return cls(
+            path=example.id,
+            reason=reason,
+            split=example.split,
+            label=example.label,
+            target=example.target,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileReader:

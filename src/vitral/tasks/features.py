@@ -49,13 +49,7 @@ def attach_targets(
         targets=tuple(example.target for example in good),
         ids=tuple(example.id for example in good),
         bad=tuple(
-            BadFile(
-                path=example.id,
-                reason=bad[example.id],
-                split=example.split,
-                label=example.label,
-                target=example.target,
-            )
+            BadFile.from_example(example, bad[example.id])
             for example in examples
             if example.id in bad
         ),

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
-from vitral.data import BadFile, Batch
+from vitral.data import BadFile, Batch, Example, Failure
 from vitral.tasks import Metric, Result
 from vitral.training.distributed import all_gather, get_rank, get_world_size
+from vitral.workflows.unread import find_unread
 
 Views = Literal["one", "flip", "dihedral"]
 
@@ -52,6 +53,12 @@ class InferenceSpec:
 @runtime_checkable
 class IndexedBatches(Protocol):
     """A loader whose batches several ranks can divide."""
+
+    @property
+    def examples(self) -> tuple[Example, ...]: ...
+
+    @property
+    def failures(self) -> tuple[Failure, ...]: ...
 
     def enumerate_batches(
         self, epoch: int, start: int, stride: int
@@ -105,18 +112,28 @@ def measure_split(
     *,
     device: torch.device,
     spec: InferenceSpec = InferenceSpec(),
-) -> None:
+) -> tuple[BadFile, ...]:
     """Add the batches of `loader`, divided among the ranks, to the metric of each rank.
 
     Ranks take full batches, the same as one process has: the last bits of a row depend
     on the other rows of its batch.
+
+    Returns:
+        the examples that could not be read, which the metric does not know.
     """
     model.eval()
+    seen: list[str] = []
     batches = loader.enumerate_batches(0, get_rank(), get_world_size())
     for index, batch in batches:
         _measure_batch(model, index, batch, metric, device=device, spec=spec)
+        seen += batch.id
+    reasons = dict(loader.failures)
     if get_world_size() > 1:
         metric.merge(all_gather(metric))
+        parts = all_gather((seen, reasons))
+        seen = [name for names, _ in parts for name in names]
+        reasons = {name: text for _, texts in parts for name, text in texts.items()}
+    return find_unread(loader.examples, seen, reasons)
 
 
 def _measure_batch(

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from vitral.data.audit import require_few_unread
 from vitral.data.augmentation import MixConfig
 from vitral.data.dataset import Dataset
 from vitral.data.example import Example
@@ -86,6 +87,8 @@ class Loader:
     """Drop a last batch that is not full."""
     mix: MixConfig | None = None
     """Mixup and CutMix. None: neither."""
+    max_bad: float = 1.0
+    """Largest fraction of the examples that may be dropped."""
     timeout: float = 300.0
     """Seconds that workers may take for one batch. 0: no limit."""
 
@@ -133,6 +136,7 @@ class Loader:
 
         Raises:
             VitralError: a worker died or exceeded `timeout`.
+            DataError: more than `max_bad` of the examples cannot be decoded.
             ConfigError: the transform cannot be sent to the workers.
         """
         for _, batch in self.enumerate_batches(epoch, start):
@@ -198,6 +202,7 @@ class Loader:
 
     def _record_failures(self, result: BatchResult) -> BatchResult:
         self._failures.update(result.failures)
+        require_few_unread(self.failures, len(self.examples), self.max_bad)
         return result
 
     def _build_local(self, request: BatchRequest) -> Batch | None:

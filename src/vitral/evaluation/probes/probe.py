@@ -5,7 +5,7 @@ A probe learns from features and labels of one set and predicts those of another
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,14 @@ class Probe(StoredResult):
     """Plain data: the given settings, and those that the protocol chose."""
     seconds: float = field(compare=False)
     """Seconds from the features to the predictions."""
+
+    def with_unread(self, count: int) -> "Probe":
+        """Return the result with `count` more test images, which are wrong answers.
+
+        An image that cannot be read has no features, and no entry in `predicted`.
+        """
+        n, correct = self.n + count, round(self.accuracy * self.n)
+        return replace(self, n=n, accuracy=correct / n, interval=wilson(correct, n))
 
 
 @dataclass(frozen=True, slots=True)

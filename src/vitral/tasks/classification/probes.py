@@ -69,13 +69,17 @@ def run_probe(
     train, test = features.train, features.test
     sets = (train.x, train.y, test.x, test.y)
     k, seed = settings.k, settings.seed
+    unread = len(test.bad)
     if protocol == "knn":
-        return [ProbeResult(f"{k} neighbours", (knn(*sets, k=k),))]
+        probe = knn(*sets, k=k).with_unread(unread)
+        return [ProbeResult(f"{k} neighbours", (probe,))]
     if protocol == "linear":
-        return [ProbeResult("linear", (linear(*sets, seed=seed),))]
+        probe = linear(*sets, seed=seed).with_unread(unread)
+        return [ProbeResult("linear", (probe,))]
     smallest = int(np.bincount(np.asarray(train.y)).min())
     rows = []
     for count in settings.shots or tuple(shot for shot in SHOTS if shot <= smallest):
         draws = (fewshot(*sets, shots=count, seed=seed + draw) for draw in range(SEEDS))
-        rows.append(ProbeResult(f"{count} shots", tuple(draws)))
+        probes = tuple(probe.with_unread(unread) for probe in draws)
+        rows.append(ProbeResult(f"{count} shots", probes))
     return rows

@@ -14,6 +14,7 @@ from torch import nn
 
 from vitral.atomic_io import write_json
 from vitral.data import Dataset, Example, Preprocess, split_loader
+from vitral.data.audit import MAX_BAD, require_few_unread
 from vitral.errors import DataError
 from vitral.evaluation import Probe
 from vitral.evaluation.probes import knn
@@ -32,9 +33,11 @@ MAX_TRAIN_IMAGES = 5_000
 
 class MonitorResult(NamedTuple):
     n: int
-    """Images that could be decoded."""
+    """Images of the split."""
+    unread: int
+    """Those of them that could not be decoded."""
     loss: float
-    """Mean over them."""
+    """Mean over the others."""
     knn: Probe | None
     """None where the images have no classes, or several each."""
 
@@ -79,10 +82,16 @@ class FeatureMonitor(Monitor):
             objective: in eval mode it hides the same patches each time.
             model: the averaged weights where there are some.
         """
-        loss, images = self._compute_loss(objective, split)
-        return MonitorResult(images, loss, self._run_knn(model, split))
+        loss, read = self._compute_loss(objective, split)
+        n = len(self.dataset.select(split))
+        return MonitorResult(n, n - read, loss, self._run_knn(model, split))
 
     def _compute_loss(self, objective: nn.Module, split: str) -> tuple[float, int]:
+        """Return the mean loss, and the number of images that could be read.
+
+        Raises:
+            DataError: more images became unreadable than the audit accepts.
+        """
         loader = split_loader(
             self.dataset, split, self.preprocess, batch_size=self.batch_size
         )
@@ -102,6 +111,7 @@ class FeatureMonitor(Monitor):
                 f"None of the images of {split} can be decoded, so there is no loss: "
                 "run `vitral data check`."
             )
+        require_few_unread(loader.failures, len(loader.examples), MAX_BAD)
         return total / images, images
 
     def _run_knn(self, model: VisionModel, split: str) -> Probe | None:
@@ -118,7 +128,8 @@ class FeatureMonitor(Monitor):
         if not answerable.any() or len(known.y.unique()) < 2:
             return None
         k = min(NUM_NEIGHBORS, len(known.y))
-        return knn(known.x, known.y, asked.x[answerable], asked.y[answerable], k=k)
+        probe = knn(known.x, known.y, asked.x[answerable], asked.y[answerable], k=k)
+        return probe.with_unread(len(asked.bad))
 
     def _extract_features(
         self, model: VisionModel, examples: Sequence[Example]
@@ -131,7 +142,8 @@ class FeatureMonitor(Monitor):
 def _summarize(result: MonitorResult) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the numbers of a split for the log, and its entry of `RESULT_FILE`."""
     numbers: dict[str, Any] = {"loss": result.loss}
-    summary: dict[str, Any] = {"n": result.n, "loss": result.loss, "knn": None}
+    summary: dict[str, Any] = {"n": result.n, "unread": result.unread}
+    summary |= {"loss": result.loss, "knn": None}
     if result.knn is not None:
         numbers["knn_accuracy"] = result.knn.accuracy
         summary["knn"] = result.knn.to_dict()

@@ -13,7 +13,6 @@ from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
 from vitral.tasks import Result, SecondResult
 from vitral.training.distributed import (
-    broadcast_from_rank_zero,
     get_local_rank,
     get_rank,
     process_group,
@@ -78,30 +77,20 @@ def evaluate(
         run.require_head()
         preprocess = run.preprocess.with_views(views)
         dataset, split, published = _open_split(run, data, split)
-        # On rank 0 only: the audit decodes every image.
-        audit = broadcast_from_rank_zero(
-            lambda: vitral.data.check(dataset, workers=2, max_bad=1.0)
-        )
-        bad = bad_files_in(audit.bad, split)
-        if bad and bad_files == "refuse":
-            raise DataError(
-                f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
-                f"{bad[0].reason}. Repair them, or count them as wrong with "
-                "`--bad-files wrong`."
-            )
         name = _result_name(run, data, split, views)
         # predictions/ holds the run's own results, which the report and the card read.
         is_own = not (data or views) and run.merge is None
         folder = out or (run.path / "predictions" if is_own else run.results_folder)
-        result = evaluate_split(
+        result, bad = evaluate_split(
             run,
-            audit.dataset,
+            dataset,
             split,
-            bad=bad,
+            bad=bad_files_in(dataset.bad, split),
             device=target,
             folder=folder,
             name=name,
             preprocess=preprocess,
+            refuse_bad=bad_files == "refuse",
         )
         second = None
         if truth is not None and get_rank() == 0:
@@ -109,7 +98,7 @@ def evaluate(
             second = run.task.second_result(truth, table, published)
             write_json(folder / f"{name}-real.json", second.to_dict())
     return EvaluationResult(
-        split=name, result=result, bad=tuple(bad), folder=folder, real=second
+        split=name, result=result, bad=bad, folder=folder, real=second
     )
 
 
@@ -140,12 +129,18 @@ def evaluate_split(
     folder: Path,
     name: str = "",
     preprocess: Preprocess | None = None,
-) -> Result:
+    refuse_bad: bool = False,
+) -> tuple[Result, tuple[BadFile, ...]]:
     """Run the model over a split; write <name>.json and the task's files.
 
     Args:
+        bad: files that are known to be unreadable, which the data set does not list.
         name: empty for the split's.
         preprocess: None for the run's own.
+        refuse_bad: raise a DataError for a file that cannot be read.
+
+    Returns:
+        the result, in which unreadable files count as wrong, and those files.
     """
     run.model.to(device)
     name = name or split
@@ -155,11 +150,23 @@ def evaluate_split(
     )
     metric = run.task.metric(run.labels)
     spec = run.inference_spec
-    measure_split(run.model, loader, metric, device=device, spec=spec)
+    unread = measure_split(run.model, loader, metric, device=device, spec=spec)
+    bad = (*bad, *unread)
+    if len(unread) == len(loader.examples):
+        raise DataError(
+            f"None of the {len(unread)} images of {split} can be decoded, first "
+            f"{unread[0].path}: {unread[0].reason}. Run `vitral data check`."
+        )
+    if bad and refuse_bad:
+        raise DataError(
+            f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
+            f"{bad[0].reason}. Repair them, or count them as wrong with "
+            "`--bad-files wrong`."
+        )
     result = metric.result(bad, split=name, val=run.result("val"))
     if get_rank() == 0:
         write_result(folder, name, metric, result, bad=bad)
-    return result
+    return result, bad
 
 
 def _result_name(run: Run, data: str, split: str, views: str) -> str:

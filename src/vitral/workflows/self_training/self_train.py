@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-import vitral.data
 from vitral import config_io
 from vitral.atomic_io import write_json
 from vitral.data import Dataset
@@ -302,11 +301,10 @@ class _RoundRunner:
             return "", ()
         folder = self.out / "teacher"
         if not (folder / f"{split}.csv").is_file():
-            audit = vitral.data.check(labelled, workers=2, max_bad=1.0)
-            bad = [file for file in audit.bad if file.split == split]
             folder.mkdir(exist_ok=True)
+            bad = [file for file in labelled.bad if file.split == split]
             evaluate_split(
-                teacher, audit.dataset, split, bad=bad, device=device, folder=folder
+                teacher, labelled, split, bad=bad, device=device, folder=folder
             )
         values = json.loads((folder / f"{split}.json").read_text(encoding="utf-8"))
         return split, (make_result("teacher", teacher.path, values),)

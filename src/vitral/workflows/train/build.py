@@ -14,6 +14,7 @@ import vitral.weights
 from vitral import config_io
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Preprocess, Size
+from vitral.data.audit import MAX_BAD, require_few_unread
 from vitral.models import (
     ModelConfig,
     VisionModel,
@@ -65,6 +66,8 @@ class RunParts:
     objective: nn.Module
     optimizer: torch.optim.Optimizer
     batches: EpochBatches
+    train: AnyLoader
+    """Loader of the batches."""
     monitor: Monitor | None
     """Measurement of a model without answers; None for one that answers."""
     evaluate: Evaluate | None
@@ -124,6 +127,7 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
         batches=EpochBatches(
             epoch=make_rank_loader(train, loop.accumulate).epoch, per_epoch=len(train)
         ),
+        train=train,
         monitor=monitor,
         evaluate=_make_evaluate(plan, val, session.device, monitor, objective),
         save_best=_make_save_best(plan, bundle),
@@ -249,8 +253,10 @@ def _make_evaluate(
 
     def evaluate(module: nn.Module) -> dict[str, float]:
         metric = task.metric(labels)
-        measure_split(module, loader, metric, device=device, spec=spec)
-        return metric.result(bad).monitor_values()
+        unread = measure_split(module, loader, metric, device=device, spec=spec)
+        failures = [(file.path, file.reason) for file in unread]
+        require_few_unread(failures, len(loader.examples), MAX_BAD)
+        return metric.result((*bad, *unread)).monitor_values()
 
     return evaluate
 

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
-from vitral.data import Batch, Loader
+from vitral.data import Batch, Example, Failure, Loader
 from vitral.errors import ConfigError, DataError, WeightsError
 from vitral.models import Tokens, VisionModel, without_merging
 from vitral.workflows.run_lock import DISK_FULL_ERRNOS
@@ -115,6 +115,15 @@ class CachedLoader:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        return self.loader.examples
+
+    @property
+    def failures(self) -> tuple[Failure, ...]:
+        """Return nothing: an image that cannot be decoded ends the caching."""
+        return ()
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch, from batch `start` on; see `Loader`."""

@@ -13,6 +13,7 @@ from vitral.data import (
     split_loader,
     training_transform,
 )
+from vitral.data.audit import MAX_BAD
 from vitral.models import VisionModel
 from vitral.training.distributed import (
     RankSlice,
@@ -92,6 +93,8 @@ def train_loader(
         shuffle=True,
         repeats=config.augment.repeats,
         workers=workers,
+        # Of several ranks each sees a part.
+        max_bad=MAX_BAD / get_world_size(),
         mix=config.mix if config.mix.mixup or config.mix.cutmix else None,
     )
 

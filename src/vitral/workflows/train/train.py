@@ -58,5 +58,5 @@ def train(
             evaluate=parts.evaluate,
             on_best=parts.save_best,
         )
-        finalize(plan, session, fitted.objective, parts.monitor)
+        finalize(plan, session, fitted.objective, parts)
         return Run(session.out)
