@@ -34,6 +34,7 @@ from vitral.weights.convert import (
     to_foreign_tensors,
 )
 from vitral.weights.detect import detect_layout
+from vitral.weights.file_metadata import make_metadata
 from vitral.weights.layouts.layout import ModelSpec
 
 WORDS: dict[str, int] = {"inner_dim": 12, "inner_num_heads": 2, "inner_mlp_dim": 48}
@@ -216,6 +217,8 @@ def test_exactly_one_layout_claims_a_file(model):
         )
         about = layout.make_output(held)
         file = MemoryFile({**made, **about.new})
+        # Space attention leaves its trace there alone.
+        file.metadata = make_metadata(config)
         opened = LayoutInput(
             file=file, config_json=about.sidecar_files.get("config.json", {})
         )

@@ -65,6 +65,8 @@ class LayoutInput:
     """Rows and columns of the position table; None: not given."""
     num_heads: int | None = None
     """Heads per block; None: not given."""
+    prefix: str = ""
+    """Left off the names of the file: dictionaries, with a slash, and modules."""
     notes: list[str] = field(default_factory=list)
     """Assumptions made so far; the methods that infer a setting append theirs."""
 

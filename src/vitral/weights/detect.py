@@ -9,35 +9,31 @@ from vitral.errors import WeightsError
 from vitral.layers import Grid
 from vitral.weights import file_metadata, hub
 from vitral.weights.checkpoint_facts import LayoutInput
-from vitral.weights.files import TensorFile, open_file, with_names
+from vitral.weights.files import open_file
 from vitral.weights.layouts import Layout, available_layouts
+from vitral.weights.wrappers import unwrap
 
 FILES, (CONFIG, PROCESSOR) = hub.TENSORS, hub.CONFIG_FILES
-WRAPPERS = (
-    "state_dict_ema",
-    "model_ema",
-    "state_dict",
-    "model_state",
-    "model",
-    "module",
-)
-"""Keys under which training programs store a state dict, the preferred first."""
 
 
 def detect_layout(opened: LayoutInput) -> Layout:
     """Return the layout of a file."""
-    layouts = available_layouts()
-    # A native folder has timm's names, so that no other layout may claim it.
-    if layouts["native"].detect(opened):
-        return layouts["native"]
-    for layout in layouts.values():
-        if layout.detect(opened):
-            return layout
-    titles = ", ".join(layout.title for layout in layouts.values())
+    layout = _find_layout(opened)
+    if layout is not None:
+        return layout
+    titles = ", ".join(layout.title for layout in available_layouts().values())
     raise WeightsError(
         f"{opened.path} is in no layout that vitral reads ({titles}). Its first "
         f"tensors are {opened.first_names()}."
     )
+
+
+def _find_layout(opened: LayoutInput) -> Layout | None:
+    layouts = available_layouts()
+    # A native folder has timm's names, so that no other layout may claim it.
+    if layouts["native"].detect(opened):
+        return layouts["native"]
+    return next((it for it in layouts.values() if it.detect(opened)), None)
 
 
 def resolve_path(path: str | Path) -> Path:
@@ -68,34 +64,16 @@ def open_weights(
                 f"No weights at {path}: the folder has neither {' nor '.join(FILES)}."
             )
         file = candidates[0]
-    notes: list[str] = []
-    tensors = unwrap_state_dict(open_file(file), notes)
+    tensors = open_file(file)
     beside = file.name in FILES
-    return LayoutInput(
+    opened = LayoutInput(
         file=tensors,
         config_json=_read_json(file.with_name(CONFIG)) if beside else {},
         processor_json=_read_json(file.with_name(PROCESSOR)) if beside else {},
         grid=grid or file_metadata.read_grid(tensors),
         num_heads=num_heads or file_metadata.read_count(tensors, file_metadata.HEADS),
-        notes=notes,
     )
-
-
-def unwrap_state_dict(file: TensorFile, notes: list[str]) -> TensorFile:
-    """Return the model's tensors alone, where a file stores them under a key."""
-    names = file.names()
-    for wrapper in WRAPPERS:
-        inside = [name for name in names if name.startswith(f"{wrapper}/")]
-        if inside:
-            chosen = {name.removeprefix(f"{wrapper}/"): name for name in inside}
-            notes.append(f"the tensors under `{wrapper}` of a training checkpoint")
-            file, names = with_names(file, chosen), list(chosen)
-            break
-    for prefix in ("module.", "_orig_mod."):
-        if names and all(name.startswith(prefix) for name in names):
-            file = with_names(file, {name.removeprefix(prefix): name for name in names})
-            names = file.names()
-    return file
+    return unwrap(opened, lambda it: _find_layout(it) is not None)
 
 
 def _tensor_files(folder: Path) -> list[Path]:

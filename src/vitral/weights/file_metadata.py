@@ -12,6 +12,7 @@ from vitral.models import ModelConfig, TNTConfig, ViTConfig
 from vitral.weights.files import TensorFile
 
 GRID, HEADS = "vitral.grid", "vitral.num_heads"
+NUM_FRAMES = "vitral.num_frames"
 WORDS, INNER_HEADS = "vitral.words", "vitral.inner_num_heads"
 
 
@@ -36,6 +37,8 @@ def make_metadata(config: ModelConfig) -> dict[str, str]:
         height, width = config.word_hw
         metadata[WORDS] = f"{rows} x {columns} of {height} x {width}"
         metadata[INNER_HEADS] = str(config.inner_num_heads)
+    if config.num_frames:
+        metadata[NUM_FRAMES] = str(config.num_frames)
     return metadata
 
 

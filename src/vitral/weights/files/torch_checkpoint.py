@@ -30,7 +30,7 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 """First two pickles of torch.save's format before 1.6."""
 PICKLE = "data.pkl"
 MAX_PICKLE_SIZE = 2**26
-MAX_NESTING = 2
+MAX_NESTING = 4
 """Dicts around a state dict: {"state": {"model": ...}} has two."""
 MAX_ITEMS = 1_000_000
 MAX_KEY_LENGTH = 1000

@@ -10,6 +10,7 @@ from functools import partial
 from vitral.data import Preprocess
 from vitral.models import AttentionType, ModelConfig, TimeSformerConfig, ViTConfig
 from vitral.models.registry import tensor_shapes
+from vitral.weights import file_metadata
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import TensorFile, with_names
 from vitral.weights.layouts import limits
@@ -19,6 +20,8 @@ from vitral.weights.mapping import TensorMapping, copy
 from vitral.weights.numerics import differences, other_statistics
 
 PREFIX = "model."
+RELEASED = "model_state/"
+"""Dictionary around the tensors in a published file."""
 STEM, TIME = "patch_embed.proj.weight", "time_embed"
 FRAMES = 8
 """Frames for a file that does not state them: the released configuration's."""
@@ -61,9 +64,17 @@ LIMITS: tuple[limits.Limit, ...] = (
 
 
 def detect(opened: LayoutInput) -> bool:
-    """Return whether these are the names, after `model.` or not."""
+    """Return whether these are the names, after `model.` or not.
+
+    Space attention leaves no trace but the wrapping of the released code: without it,
+    the tensors are those of a Vision Transformer.
+    """
     file = opened.file
-    return f"{PREFIX}{STEM}" in file or (STEM in file and TIME in file)
+    told = file_metadata.NUM_FRAMES in file.metadata or opened.prefix == RELEASED
+    return any(
+        f"{at}{STEM}" in file and (f"{at}{TIME}" in file or (told and at))
+        for at in ("", PREFIX)
+    )
 
 
 def read(opened: LayoutInput) -> WeightsSource:
@@ -108,10 +119,12 @@ def read_num_frames(opened: LayoutInput, time: str) -> int:
     """Return the rows of the table of time positions; the usual number if absent."""
     if time in opened.file:
         return opened.shape(time, 3)[1]
-    opened.notes.append(
-        f"clips of {FRAMES} frames assumed: with space attention any will do"
-    )
-    return FRAMES
+    told = file_metadata.read_count(opened.file, file_metadata.NUM_FRAMES)
+    if told is None:
+        opened.notes.append(
+            f"clips of {FRAMES} frames assumed: with space attention any will do"
+        )
+    return told or FRAMES
 
 
 def inflate_config(

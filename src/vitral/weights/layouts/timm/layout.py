@@ -28,6 +28,7 @@ from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD
 BUILD_FIELDS = ("architecture", "model_args")
 """Fields of config.json from which timm builds the model."""
 DROPPED = {
+    r"head\.\d+\.": "of the pre-training: a head of several layers",
     r"mask_token$": "of the pre-training only",
     r"decoder": "of the pre-training only",
 }
@@ -236,7 +237,7 @@ def read_preprocess(opened: LayoutInput, config: ModelConfig) -> Preprocess:
     dino = isinstance(config, ViTConfig) and (
         config.init_values is not None and config.patch_hw == (14, 14)
     )
-    wrapped = any("of a training checkpoint" in note for note in notes)
+    wrapped = "/" in opened.prefix
     headless = opened.file.format == "pickle" and not config.num_classes
     facebook = wrapped or headless or isinstance(config, DeiTConfig)
     if dino:
