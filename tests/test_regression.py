@@ -460,6 +460,61 @@ def test_intervals_are_fitted_on_val_and_measured_elsewhere():
     assert "it holds" not in results["val"].lines("val")[0]
 
 
+@pytest.mark.parametrize(
+    ("n", "sentence"),
+    [
+        (
+            8,
+            "no 90 % interval of price: val has 8 numbers of it, and 9 are needed",
+        ),
+        (
+            9,
+            "90 % interval of price: answer ± 1, fitted on val: on 9 numbers only, so "
+            "it may hold 66 to 100 % of new ones",
+        ),
+        (100, "90 % interval of price: answer ± 1, fitted on val"),
+    ],
+)
+def test_an_interval_from_few_numbers_says_so(n, sentence):
+    labels = NumberLabels(names=("price",), mean=(0.0,), std=(1.0,))
+    metric = NumberMetric(labels)
+    metric.update(0, torch.ones(n, 1), batch_of(np.arange(n) % 2.0))
+    val = metric.result((), split="val")
+    test = metric.result((), split="test", val=val)
+    assert (val.fitted_lines(), test.fitted_lines()) == ([sentence], [sentence])
+
+
+def test_a_handful_of_val_does_not_choose_the_penalty():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200, 3)).astype(np.float32)
+    y = x @ np.array([1.0, -2.0, 0.5]) + generator.normal(0, 0.01, 200)
+
+    def features(rows, numbers):
+        return ExtractedFeatures(
+            x=torch.from_numpy(x[rows]),
+            y=torch.zeros(len(numbers), dtype=torch.int64),
+            targets=tuple((number,) for number in numbers),
+            ids=tuple(map(str, range(len(numbers)))),
+            bad=(),
+        )
+
+    contrary = features(slice(0, 2), [50.0, 50.0])
+    given = [None, contrary]
+    l2 = [
+        TASK.probe(
+            "linear",
+            ProbeInput(
+                train=features(slice(0, 150), y[:150]),
+                test=features(slice(150, 200), y[150:]),
+                dev=dev,
+            ),
+            ProbeSettings(),
+        )[0].settings["l2"]
+        for dev in given
+    ]
+    assert l2[0] == l2[1]
+
+
 # answers and files
 
 

@@ -17,6 +17,8 @@ def summary_lines(run: "Run") -> list[str]:
             for split, result in results.items()
             if result is not None
         ]
+        val = results.get("val")
+        lines += [] if val is None else val.fitted_lines()
         if "test" not in run.metrics and "val" in run.metrics:
             lines.append("val chose the best step, so its number is a little too good")
         command = f"vitral predict {run.path} {noun.upper()}..."

@@ -9,9 +9,7 @@ from vitral.document import (
     pointer,
     result_file,
 )
-from vitral.tasks.result import Result
-
-FEW_IMAGES = 100
+from vitral.tasks.result import FEW_IMAGES, Result
 
 
 def split_noun(split: str) -> str:
@@ -43,6 +41,14 @@ def sample_size_remarks(result: Result, split: str) -> list[Remark]:
         ]
         remarks.append(Remark("plain", text))
     return remarks
+
+
+def fitted_remarks(result: Result) -> list[Remark]:
+    """Return a remark for each thing that was fitted on val."""
+    return [
+        Remark("plain", [f"{line[:1].upper()}{line[1:]}."])
+        for line in result.fitted_lines()
+    ]
 
 
 def split_remarks(split: str, selection_splits: set[str]) -> list[Remark]:

@@ -46,13 +46,13 @@ from vitral.document import (
 )
 from vitral.tasks.measures import Measure, format_headline, measures_table
 from vitral.tasks.remarks import (
-    FEW_IMAGES,
+    fitted_remarks,
     optimistic_note,
     sample_size_remarks,
     split_noun,
     split_remarks,
 )
-from vitral.tasks.result import Result
+from vitral.tasks.result import FEW_IMAGES, Result
 
 NOT_MEASURED = (
     "This run has no measured result yet: predictions/ holds no .json file. "
@@ -94,6 +94,7 @@ class Reporter:
         remarks = [
             *self.remarks(result, split),
             *split_remarks(split, run.selection_splits),
+            *fitted_remarks(result),
         ]
         return Verdict(split, self.sentence(result, split), remarks)
 

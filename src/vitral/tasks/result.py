@@ -14,6 +14,9 @@ from vitral.evaluation import Interval
 from vitral.evaluation.stored import StoredResult
 from vitral.tasks.labels import Labels
 
+FEW_IMAGES = 100
+"""Images below which a number, or what is fitted on them, needs a remark."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
@@ -88,6 +91,10 @@ class Result(StoredResult, ABC):
     def calibration(self) -> dict[str, Any]:
         """Return what was fitted on val, to be stored with the model."""
         return {}
+
+    def fitted_lines(self) -> list[str]:
+        """Return sentences on what was fitted on val, and from how little."""
+        return []
 
 
 class SecondResult(StoredResult, ABC):

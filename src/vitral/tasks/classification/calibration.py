@@ -15,6 +15,12 @@ from vitral.errors import ConfigError, DataError
 
 # Colder than 1/100 or hotter than 100 no probability differs visibly from a limit.
 _LOG_TEMPERATURE_BOUNDS = (-math.log(100), math.log(100))
+# Prior precision of log T: a temperature of most networks lies within 1/2 and 2.
+_PRIOR_PRECISION = 10.0
+# Likelihood-ratio statistic (2.5 standard errors) up to which T stays 1. With both,
+# models that are calibrated already get no worse for any number of images: mean NLL
+# and ECE over draws of 5 to 300 (tests/test_calibration.py).
+_LEAST_EVIDENCE = 6.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,11 +113,16 @@ def fit_temperature(
     logits: Float[np.ndarray, "examples classes"],
     labels: Int[np.ndarray, " examples"],
 ) -> float:
-    """Fit the divisor of logits with the smallest negative log-likelihood.
+    """Fit a divisor of logits by their likelihood, shrunk towards 1.
 
     Above 1: the model was too confident. Dividing never changes the predicted class.
-    Fit it on examples that are not the test set. The result lies in 0.01..100; a set
-    without a single error drives it to the lower end.
+    Fit it on examples that are not the test set. The result lies in 0.01..100.
+
+    log T has a normal prior of mean 0 and standard deviation 0.32. Its most probable
+    value is multiplied by 1 - 6.25 / G, at least 0, where G is twice the gain in
+    log-likelihood over T = 1 (a positive-part James-Stein estimate: Efron and Morris,
+    "Stein's estimation rule and its competitors", JASA 68, 1973). So a handful of
+    examples gives 1, and of thousands the maximum of the likelihood is left.
 
     Raises:
         DataError: there is no example.
@@ -126,12 +137,15 @@ def fit_temperature(
 
     def loss(log_temperature: float) -> float:
         inverse = math.exp(-log_temperature)
-        return float(
-            (logsumexp(scores * inverse, axis=1) - label_scores * inverse).mean()
-        )
+        nll = (logsumexp(scores * inverse, axis=1) - label_scores * inverse).sum()
+        return float(nll + _PRIOR_PRECISION * log_temperature**2 / 2)
 
-    fit = minimize_scalar(loss, bounds=_LOG_TEMPERATURE_BOUNDS, method="bounded")
-    return math.exp(float(fit.x))
+    fit = minimize_scalar(
+        loss, bounds=_LOG_TEMPERATURE_BOUNDS, method="bounded", options={"xatol": 1e-7}
+    )
+    gain = 2 * (loss(0.0) - float(fit.fun))
+    share = max(0.0, 1 - _LEAST_EVIDENCE / gain) if gain > 0 else 0.0
+    return math.exp(share * float(fit.x))
 
 
 def log_softmax(

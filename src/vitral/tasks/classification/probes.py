@@ -9,6 +9,7 @@ from vitral.evaluation import Probe
 from vitral.evaluation.intervals import format_percent
 from vitral.evaluation.probes import fewshot, knn, linear
 from vitral.tasks.probe import SEEDS, ProbeInput, ProbeRow, ProbeSettings
+from vitral.tasks.result import FEW_IMAGES
 
 SHOTS = (1, 5, 10, 25)
 """Images per class; values above the smallest class are skipped."""
@@ -32,7 +33,7 @@ class ProbeResult(ProbeRow):
         if len(self.probes) == 1:
             return (
                 f"{self.name:16} {100 * first.accuracy:5.1f} %  of {first.n:,} images "
-                f"(95 % interval {format_percent(first.interval)})"
+                f"(95 % interval {format_percent(first.interval)}){_few(first)}"
             )
         values = [100 * probe.accuracy for probe in self.probes]
         return (
@@ -56,6 +57,14 @@ class ProbeResult(ProbeRow):
                 for probe in self.probes
             ],
         }
+
+
+def _few(probe: Probe) -> str:
+    """Return that few images chose the strength; empty if they were many, or none."""
+    chosen_on = probe.settings.get("dev_images", FEW_IMAGES)
+    if chosen_on >= FEW_IMAGES:
+        return ""
+    return f"; {chosen_on} images only chose the penalty {probe.settings['l2']:g}"
 
 
 def run_probe(

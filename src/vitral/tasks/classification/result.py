@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from vitral.evaluation.intervals import Interval
 from vitral.tasks.classification.calibration import Bin, CalibratedMetrics
-from vitral.tasks.result import Headline, Result
+from vitral.tasks.result import FEW_IMAGES, Headline, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,16 +149,37 @@ class Classification(Result):
             )
         return lines
 
+    def fitted_lines(self) -> list[str]:
+        """Return a line on the temperature, and on few images behind it."""
+        if self.calibrated is None:
+            return []
+        return [f"{_temperature(self.calibrated)}{_evidence(self.calibrated)}"]
+
     def _calibration_lines(self, split: str) -> list[str]:
         metrics = self.calibrated
         if metrics is None:
             return []
         same = ", the same images" if metrics.fitted_on == split else ""
         return [
-            f"temperature {metrics.temperature:.2f}, fitted on {metrics.fitted_n:,} "
-            f"images of {metrics.fitted_on}{same}: calibration error "
-            f"{self.ece or 0.0:.3f} without, {metrics.ece:.3f} with it"
+            f"{_temperature(metrics)}{same}: calibration error {self.ece or 0.0:.3f} "
+            f"without, {metrics.ece:.3f} with it{_evidence(metrics)}"
         ]
+
+
+def _temperature(metrics: CalibratedMetrics) -> str:
+    return (
+        f"temperature {metrics.temperature:.2f}, fitted on {metrics.fitted_n:,} "
+        f"images of {metrics.fitted_on}"
+    )
+
+
+def _evidence(metrics: CalibratedMetrics) -> str:
+    """Return how far the images of the fit carry it; empty for a usual fit."""
+    if metrics.temperature == 1:
+        return "; they do not show that confidences are too high or too low"
+    if metrics.fitted_n < FEW_IMAGES:
+        return "; they are few, so it is shrunk towards 1"
+    return ""
 
 
 def _percent(value: float) -> str:

@@ -98,7 +98,29 @@ def conformal_half_width(errors: Vector, percent: int = 90) -> float | None:
     It is the ceil((n + 1) · percent / 100)-th smallest absolute error of n numbers that
     the model did not learn from; None where n is too small for that.
     """
-    rank = -(-(len(errors) + 1) * percent // 100)
+    rank = _conformal_rank(len(errors), percent)
     if rank > len(errors):
         return None
     return float(np.partition(np.abs(errors), rank - 1)[rank - 1])
+
+
+def coverage_range(n: int, percent: int = 90) -> Interval:
+    """Return the 95 % range of the share that a half width from n numbers holds.
+
+    The share has a beta distribution over draws of the n numbers (Vovk, "Conditional
+    validity of inductive conformal predictors", arXiv 1209.2673, section 2); `percent`
+    is its mean, and few numbers spread it.
+    """
+    from scipy.stats import beta
+
+    rank = _conformal_rank(n, percent)
+    low, high = beta.ppf((0.025, 0.975), rank, n + 1 - rank)
+    return Interval(float(low), float(high))
+
+
+def _conformal_rank(n: int, percent: int) -> int:
+    return -(-(n + 1) * percent // 100)
+
+
+LEAST_NUMBERS = 9
+"""Numbers that a 90 % interval needs."""

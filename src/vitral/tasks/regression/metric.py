@@ -75,14 +75,22 @@ class NumberMetric(Metric):
             DivergedError: an answer is not finite.
         """
         table = self.table()
-        half_widths: Sequence[float | None] = [None] * len(self.labels.names)
+        half_widths: list[float | None] = [None] * len(self.labels.names)
+        fitted_n: list[int | None] = [None] * len(half_widths)
         if split == "val":
-            errors = (table.values - table.truth).T
-            half_widths = [conformal_half_width(e[~np.isnan(e)]) for e in errors]
+            errors = [e[~np.isnan(e)] for e in (table.values - table.truth).T]
+            half_widths = [conformal_half_width(e) for e in errors]
+            fitted_n = [len(e) for e in errors]
         elif isinstance(val, Regression) and len(val.columns) == len(half_widths):
             half_widths = [column.interval_half_width for column in val.columns]
+            fitted_n = [column.interval_n for column in val.columns]
         return measure_numbers(
-            table, self.labels, bad, half_widths, is_fitted_here=split == "val"
+            table,
+            self.labels,
+            bad,
+            half_widths,
+            fitted_n,
+            is_fitted_here=split == "val",
         )
 
     def write(
@@ -113,6 +121,7 @@ def measure_numbers(
     labels: NumberLabels,
     bad: Sequence[BadFile],
     half_widths: Sequence[float | None],
+    fitted_n: Sequence[int | None] = (),
     *,
     is_fitted_here: bool = False,
 ) -> Regression:
@@ -121,6 +130,7 @@ def measure_numbers(
     Args:
         bad: files that could not be read.
         half_widths: of the interval of each column.
+        fitted_n: numbers that each half width was fitted on; empty if unknown.
         is_fitted_here: the half widths come from this table, so their coverage says
             nothing.
     """
@@ -143,6 +153,7 @@ def measure_numbers(
                 mean=labels.mean[index],
                 n=int((~np.isnan(truth[:, index])).sum()),
                 interval_half_width=half,
+                interval_n=fitted_n[index] if fitted_n else None,
                 coverage=None if covered is None else covered[0],
                 coverage_interval=None if covered is None else covered[1],
                 **_errors(measures[index], baselines[index], len(truth)),

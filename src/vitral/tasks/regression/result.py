@@ -5,7 +5,8 @@ from typing import Any
 
 from vitral.evaluation import Interval
 from vitral.tasks.regression.answer import HALF_WIDTH
-from vitral.tasks.result import Headline, Result
+from vitral.tasks.regression.measures import LEAST_NUMBERS, coverage_range
+from vitral.tasks.result import FEW_IMAGES, Headline, Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,8 @@ class NumberColumn(Errors):
     """Share of the readable examples whose number lies in it; None on val itself."""
     coverage_interval: Interval | None
     """Wilson's 95 % interval."""
+    interval_n: int | None = None
+    """Numbers of val that the half width was fitted on; None if that is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ class Regression(Errors, Result):
                 f"{_number(c.baseline_mae):>10}"
                 for c in self.columns
             ]
-        return [*lines, *(line for c in self.columns for line in _coverage_lines(c))]
+        return [*lines, *(line for c in self.columns for line in _interval_lines(c))]
 
     def calibration(self) -> dict[str, Any]:
         """Return the half widths of the intervals, one or None a column."""
@@ -112,18 +115,41 @@ class Regression(Errors, Result):
             return {}
         return {HALF_WIDTH: half_widths}
 
+    def fitted_lines(self) -> list[str]:
+        """Return a line a column on its 90 % interval, and on few numbers behind it."""
+        return [line for column in self.columns for line in _fitted(column)]
 
-def _coverage_lines(column: NumberColumn) -> list[str]:
-    half, share = column.interval_half_width, column.coverage
+
+def _fitted(column: NumberColumn) -> list[str]:
+    half, n = column.interval_half_width, column.interval_n
     if half is None:
-        return []
+        return (
+            []
+            if n is None
+            else [
+                f"no 90 % interval of {column.name}: val has {n} numbers of it, and "
+                f"{LEAST_NUMBERS} are needed"
+            ]
+        )
     line = f"90 % interval of {column.name}: answer ± {half:.4g}, fitted on val"
-    if share is None or column.coverage_interval is None:
+    if n is None or n >= FEW_IMAGES:
         return [line]
-    low, high = column.coverage_interval
+    low, high = coverage_range(n)
+    return [
+        f"{line}: on {n} numbers only, so it may hold {100 * low:.0f} to "
+        f"{100 * high:.0f} % of new ones"
+    ]
+
+
+def _interval_lines(column: NumberColumn) -> list[str]:
+    share, interval = column.coverage, column.coverage_interval
+    lines = _fitted(column)
+    if share is None or interval is None:
+        return lines
     return [
         f"{line}; it holds {100 * share:.1f} % of the numbers here (95 % interval "
-        f"{100 * low:.1f} to {100 * high:.1f} %)"
+        f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %)"
+        for line in lines
     ]
 
 

@@ -15,7 +15,8 @@ from vitral.document import (
 )
 from vitral.tasks.classification.multi_label import MultiLabel
 from vitral.tasks.classification.result import Classification
-from vitral.tasks.remarks import FEW_IMAGES, split_noun
+from vitral.tasks.remarks import split_noun
+from vitral.tasks.result import FEW_IMAGES
 
 FEW_IMAGES_A_CLASS = 10
 WIDE_INTERVAL = 0.1
