@@ -226,8 +226,8 @@ def test_the_monitored_metric_of_another_task_is_drawn():
     measured = [{"step": 4, "loss": 0.5, "r2": 0.25}, {"step": 8, "loss": 0.4, "r2": 1}]
     figure = plots.learning_curves(steps, measured, monitor="r2").figure
     titles = {axes.get_title(loc="left"): axes for axes in figure.axes}
-    assert list(titles) == ["Loss", "r2"]
-    (line,) = titles["r2"].lines
+    assert list(titles) == ["Loss", "R2"]
+    (line,) = titles["R2"].lines
     assert line.get_ydata().tolist() == [0.25, 1.0]
     figure = plots.learning_curves(steps, measured, monitor="loss").figure
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["Loss"]

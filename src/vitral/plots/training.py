@@ -133,7 +133,8 @@ def _large_panels(
         panels[f"Accuracy{by}"] = draw_accuracy
     monitored = _metric_series(eval_rows, monitor)
     if not len(accuracy.step) and len(monitored.step) and monitor != "loss":
-        panels[monitor.replace("_", " ")] = partial(_draw_metric, curve=monitored)
+        title = monitor.replace("_", " ")
+        panels[title[:1].upper() + title[1:]] = partial(_draw_metric, curve=monitored)
     return panels
 
 

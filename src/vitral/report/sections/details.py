@@ -104,7 +104,7 @@ def training_section(run: RunFolder[Any]) -> dict[str, Any] | None:
         facts.append(("Steps", [step]))
         if isinstance(row.get("epoch"), int | float):
             source = pointer("metrics.jsonl", line, "epoch")
-            epoch = Number(row["epoch"], f"{row['epoch']:g}", source)
+            epoch = Number(row["epoch"], f"{row['epoch']:.4g}", source)
             facts.append(("Epochs", [epoch]))
     rows = [line.row for line in steps], [line.row for line in measured]
     loop = run.config.get("loop")

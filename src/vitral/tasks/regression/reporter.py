@@ -15,6 +15,7 @@ from vitral.document import (
     PageBudget,
     Paragraph,
     PictureSources,
+    Remark,
     RunFolder,
     Section,
     Strong,
@@ -23,6 +24,8 @@ from vitral.document import (
     decimal,
     maps_note,
     pointer,
+    result_file,
+    significant,
     svg_picture,
 )
 from vitral.errors import ConfigError
@@ -68,6 +71,21 @@ class RegressionReporter(Reporter):
     """Writer of the parts of report and card on numbers."""
 
     subject: ClassVar[str] = "A model that reads numbers from images"
+
+    def remarks(self, result: Result, split: str) -> list[Remark]:
+        """Return the error beside that of the simplest baseline, and the rest."""
+        others = super().remarks(result, split)
+        if not isinstance(result, Regression) or result.baseline_mae is None:
+            return others
+        file = result_file(split)
+        text: Text = [
+            "The mean absolute error is ",
+            significant(result.mae, pointer(file, "mae"), 3),
+            "; always answering the mean of train would be off by ",
+            significant(result.baseline_mae, pointer(file, "baseline_mae"), 3),
+            ".",
+        ]
+        return [Remark("plain", text), *others]
 
     def sections(
         self, run: RunFolder[Result], sources: PictureSources, budget: PageBudget
