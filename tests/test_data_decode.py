@@ -232,7 +232,7 @@ def test_zero_bytes_and_text_and_html(tmp_path):
         sentence = (
             r"empty \(0 bytes\)"
             if not content
-            else "not a JPEG, PNG, WEBP, BMP, GIF or"
+            else "not a JPEG, PNG, WEBP, BMP, GIF, TIFF or AVIF"
         )
         with pytest.raises(ImageError, match=sentence) as caught:
             decode(path)

@@ -647,6 +647,7 @@ def test_progress_is_told(model, images, tmp_path, monkeypatch):
         predict_files(
             model, images, tmp_path / "answers.jsonl", batch_size=3, workers=0
         )
+    said = [line for line in said if not line.startswith("left out: ")]
     assert len(said) == -(-FILES // 3)
     assert said[0].startswith(f"3 of {FILES} files, ")
     assert said[-1].endswith("% of the time waiting for data")

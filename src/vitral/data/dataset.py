@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from vitral.data.example import Example
 from vitral.data.images import DecodedImage, decode, one_line
 from vitral.data.targets import ClassTargets, Targets
 from vitral.data.video import DEFAULT_TIMEOUT, Clip, open_clip
+from vitral.data.walk import left_out_line, reason_group
 from vitral.errors import DataError, ImageError, MissingExtraError
 
 SPLITS = ("train", "val", "test")
@@ -175,6 +177,11 @@ class Dataset:
                         per_class[self.classes[label]] += 1
                 counts[split] = per_class
         return counts
+
+    def left_out_line(self) -> str:
+        """Return the one line on the files that are no example; "" if there is none."""
+        groups = Counter(reason_group(file.path, file.reason) for file in self.ignored)
+        return left_out_line(groups, len(self.examples) + len(self.bad))
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of classes, ids, labels, targets and splits.

@@ -1,6 +1,7 @@
 """The data set of a run: open it, split it, audit it, describe it."""
 
 import dataclasses
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +12,11 @@ import vitral.weights
 from vitral.data import Audit, BadFile, Dataset, InputKind, input_kind
 from vitral.data.split import apply, assign, save
 from vitral.tasks import Labels, ObjectiveConfig, choose_task, get_task
+from vitral.training.distributed import get_rank
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run import Run
+
+logger = logging.getLogger(__name__)
 
 MAX_FULL_AUDIT_IMAGES = 50_000
 """Images; a larger set is sampled, since decoding it all would delay the first step."""
@@ -76,6 +80,13 @@ def open_for_task(
     else:
         dataset = assign(dataset, seed=source.seed, val=source.val, test=source.test)
     return task.read_labels(dataset, settings)
+
+
+def log_left_out(dataset: Dataset) -> None:
+    """Log the one line on the files of a data set that are no example."""
+    line = dataset.left_out_line()
+    if line and get_rank() == 0:
+        logger.info("%s", line)
 
 
 def open_other_data(run: Run, data: str) -> Dataset:

@@ -63,6 +63,9 @@ def run(argv: list[str]) -> None:
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
         classes = f" ({shown})" if dataset.classes else ""
         print(f"{split}: {len(dataset.select(split))} {dataset.kind}{classes}")
+    left_out = dataset.left_out_line()
+    if left_out:
+        print(left_out)
     if args.action == "split":
         out = Path(args.out)
         if out.exists():

@@ -2,12 +2,11 @@
 
 from vitral.data.images import uint8
 from vitral.data.images.affine import rotate_image, shift_image
-from vitral.data.images.decode import (
+from vitral.data.images.decode import DecodedImage, decode, one_line, to_rgb
+from vitral.data.images.formats import (
     IMAGE_EXTENSIONS,
-    DecodedImage,
-    decode,
-    one_line,
-    to_rgb,
+    begins_as_image,
+    reason_unread,
 )
 from vitral.data.images.geometry import (
     SYMMETRIES,
@@ -32,10 +31,12 @@ __all__ = [
     "Uint8Transform",
     "all_uint8",
     "as_rgb",
+    "begins_as_image",
     "decode",
     "drop_vanished",
     "normalize_batch",
     "one_line",
+    "reason_unread",
     "rotate_image",
     "shift_image",
     "to_rgb",

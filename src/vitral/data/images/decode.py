@@ -15,13 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vitral.data.images.formats import FORMATS, register_formats
 from vitral.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib"}
-    | {".gif", ".tif", ".tiff"}
-)
 MAX_PIXELS = 64_000_000
 
 _ORIENTATION_TAG = 0x0112
@@ -77,8 +73,8 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
             ) from None
         except UnidentifiedImageError:
             raise ImageError(
-                "the content is not a JPEG, PNG, WEBP, BMP, GIF or TIFF image, or its "
-                "header is broken"
+                "the content is not a JPEG, PNG, WEBP, BMP, GIF, TIFF or AVIF image, "
+                "or its header is broken"
             ) from None
         except Exception as error:
             # Broken files raise nearly anything in Pillow: OSError, SyntaxError,
@@ -124,6 +120,7 @@ def _read(path: Path) -> bytes:
 
 
 def _decode(content: bytes, max_pixels: int) -> DecodedImage:
+    register_formats()
     with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > max_pixels:

@@ -7,7 +7,7 @@ folder of frames.
 
 import os
 import re
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,11 +24,10 @@ from vitral.data.dataset import (
 from vitral.data.example import Example
 from vitral.data.images import IMAGE_EXTENSIONS
 from vitral.data.order import natural_key
-from vitral.data.video import CLIP_EXTENSIONS as CLIP_EXTENSIONS
-from vitral.data.video import VIDEO_EXTENSIONS, frame_files, has_clips, require_av
+from vitral.data.video import CLIP_EXTENSIONS, VIDEO_EXTENSIONS, require_av
+from vitral.data.walk import FolderWalk, left_out_line, reason_group
 from vitral.errors import ConfigError, DataError
 
-_SYSTEM_NAMES = frozenset({"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"})
 _LAYOUT = (
     "Expected one folder per class, as in ROOT/cat/1.jpg, or splits above them, as in "
     "ROOT/train/cat/1.jpg"
@@ -36,11 +35,9 @@ _LAYOUT = (
 
 
 @dataclass(kw_only=True)
-class FolderScan:
-    """Walk over a folder; paths are POSIX and relative to the root."""
+class FolderScan(FolderWalk):
+    """Walk over a folder of class folders, with what was ignored and why."""
 
-    root: Path
-    kind: Literal["images", "clips"]
     ignored: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     """Ignored clips where `kind` is images, and the reverse."""
@@ -68,64 +65,22 @@ class FolderScan:
         """Return the usable sub-folders in natural order; record the others."""
         return [entry.name for entry in self.entries(folder) if entry.is_dir()]
 
-    def examples(
-        self, folder: str, parents: tuple[tuple[int, int], ...] = ()
-    ) -> Iterator[str]:
-        """Yield images, or clips, at any depth below `folder`, in natural order."""
-        status = (self.root / folder).stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in parents:
-            self.ignore(folder, "symbolic link to a folder above it")
-            return
-        for entry in self.entries(folder):
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if not entry.is_dir() or self._is_clip(path):
-                yield path
-            else:
-                yield from self.examples(path, (*parents, identity))
-
-    def entries(self, folder: str) -> Iterator["os.DirEntry[str]"]:
-        """Yield sub-folders and files of this kind; record others in `ignored`."""
-        try:
-            with os.scandir(self.root / folder) as listing:
-                entries = sorted(listing, key=lambda entry: natural_key(entry.name))
-        except OSError as error:
-            self.ignore(folder, f"folder cannot be read: {error.strerror}")
-            return
-        for entry in entries:
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            reason = _reason_to_ignore(entry) or self._reason_by_extension(entry, path)
-            if reason:
-                self.ignore(path, reason)
-            else:
-                yield entry
-
-    def _reason_by_extension(self, entry: "os.DirEntry[str]", path: str) -> str:
-        """Return why a file is no example by its name; "" if it is one."""
-        extension = os.path.splitext(entry.name)[1].lower()
-        kinds = {"images": IMAGE_EXTENSIONS, "clips": CLIP_EXTENSIONS}
-        if entry.is_dir() or extension in kinds.pop(self.kind):
-            return ""
-        if extension in next(iter(kinds.values())) and path not in self.ignored:
-            self.others.append(path)
-        article = "an image" if self.kind == "images" else "a clip"
-        return f"not {article} by its extension"
-
-    def _is_clip(self, folder: str) -> bool:
-        """Return whether a folder holds frames: images, no clip and no folder."""
-        if self.kind == "images":
-            return False
-        try:
-            return bool(frame_files(self.root / folder)) and not has_clips(
-                self.root / folder
-            )
-        except OSError:
-            return False  # `examples` records the reason
-
     def ignore(self, path: str, reason: str) -> None:
         # Names that are not UTF-8 must still be printable and storable as JSON.
         path = path.encode("utf-8", "backslashreplace").decode()
+        if path in self.ignored:
+            return
         self.ignored[path] = reason
+        others = IMAGE_EXTENSIONS if self.kind == "clips" else CLIP_EXTENSIONS
+        by_extension = reason.endswith("by its extension")
+        if by_extension and os.path.splitext(path)[1].lower() in others:
+            self.others.append(path)
+        super().ignore(path, reason)
+
+    def left_out_line(self) -> str:
+        """Return the line on what is left out so far, with its end; "" if nothing."""
+        line = left_out_line(self.left_out, len(self.paths()))
+        return f" {line[0].upper()}{line[1:]}." if line else ""
 
 
 def read_folder(
@@ -182,37 +137,33 @@ def read_folder(
 def _list_folder(scan: FolderScan) -> dict[str, str]:
     """List the paths by split and class; return the split names by folder."""
     splits = split_folders(scan)
-    for folder, split in splits.items():
-        for class_name in scan.folders(folder):
-            path = f"{folder}/{class_name}" if folder else class_name
-            examples = list(scan.examples(path))
-            if not examples:
-                scan.notes.append(f"{path}/ holds no {scan.noun}")
-            by_class = scan.by_split.setdefault(split, {})
-            by_class.setdefault(class_name, []).extend(examples)
+    owners = {
+        (f"{folder}/{name}" if folder else name): (split, name)
+        for folder, split in splits.items()
+        for name in scan.folders(folder)
+    }
+    listed: dict[str, list[str]] = {path: [] for path in owners}
+    for path, example in scan.files(owners):
+        listed[path].append(example)
+    for path, (split, name) in owners.items():
+        if not listed[path]:
+            scan.notes.append(f"{path}/ holds no {scan.noun}{_reasons(scan, path)}")
+        by_class = scan.by_split.setdefault(split, {})
+        by_class.setdefault(name, []).extend(listed[path])
+    for split in splits.values():
+        scan.by_split.setdefault(split, {})
     return splits
 
 
-def _reason_to_ignore(entry: "os.DirEntry[str]") -> str:
-    try:
-        entry.name.encode()
-    except UnicodeEncodeError:
-        return "name is not UTF-8; rename it to use it"
-    if entry.name in _SYSTEM_NAMES:
-        return "file of the operating system"
-    if entry.name.startswith("."):
-        return "hidden"
-    try:
-        if entry.is_dir():
-            return ""
-        is_file = entry.is_file()
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if not is_file:
-        if entry.is_symlink():
-            return "symbolic link that leads nowhere"
-        return "not a regular file"
-    return ""
+def _reasons(scan: FolderScan, folder: str) -> str:
+    """Return why the files of a class folder are no example; "" if it is empty."""
+    groups = Counter(
+        reason_group(path, reason)
+        for path, reason in scan.ignored.items()
+        if path == folder or path.startswith(f"{folder}/")
+    )
+    listed = "; ".join(f"{count} {reason}" for reason, count in groups.most_common(5))
+    return f" ({listed})" if listed else ""
 
 
 def split_folders(scan: FolderScan) -> dict[str, str]:
@@ -276,7 +227,9 @@ def _class_map(scan: FolderScan) -> tuple[str, ...]:
                 "clip, as in ROOT/cat/clip1/0001.jpg. Choose a model of images, or "
                 "give clips."
             )
-        raise DataError(f"{root} holds no {scan.noun}. {_LAYOUT}.")
+        raise DataError(
+            f"{root} holds no {scan.noun}. {_LAYOUT}.{scan.left_out_line()}"
+        )
     classes = sorted((name for name, paths in train.items() if paths), key=natural_key)
     for split, names in by_split.items():
         unknown = [
@@ -292,7 +245,7 @@ def _class_map(scan: FolderScan) -> tuple[str, ...]:
     if len(classes) < 2:
         raise DataError(
             f"{root} holds one class only, {classes[0]!r}; at least two are needed to "
-            f"classify. {_LAYOUT}."
+            f"classify. {_LAYOUT}.{scan.left_out_line()}"
         )
     return tuple(classes)
 

@@ -28,13 +28,14 @@ def read_unlabelled(root: Path, group_by: str = "") -> Dataset:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: give one that holds images.")
     scan = FolderScan(root=root, kind="images")
+    splits = split_folders(scan)
     examples = tuple(
-        Example(id=path, label=(0,), split=split)
-        for folder, split in split_folders(scan).items()
-        for path in scan.examples(folder)
+        Example(id=path, label=(0,), split=splits[folder])
+        for folder, path in scan.files(splits)
     )
     if not examples:
-        raise DataError(f"{root} holds no image, at any depth.")
+        line = scan.left_out_line()
+        raise DataError(f"{root} holds no image, at any depth.{line}")
     return Dataset(
         name=root.resolve().name,
         root=root,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vitral.data.hidden import reason_hidden
 from vitral.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from vitral.data.images import decode, one_line
 from vitral.data.order import natural_key
@@ -92,7 +93,7 @@ def frame_files(folder: Path) -> list[Path]:
     files = [
         entry
         for entry in folder.iterdir()
-        if entry.suffix.lower() in IMAGE_EXTENSIONS and not entry.name.startswith(".")
+        if entry.suffix.lower() in IMAGE_EXTENSIONS and not reason_hidden(entry.name)
     ]
     return sorted(files, key=lambda entry: natural_key(entry.name))
 
@@ -102,7 +103,7 @@ def has_clips(folder: Path) -> bool:
     return any(
         entry.is_dir() or entry.suffix.lower() in CLIP_EXTENSIONS
         for entry in folder.iterdir()
-        if not entry.name.startswith(".")
+        if not reason_hidden(entry.name)
     )
 
 

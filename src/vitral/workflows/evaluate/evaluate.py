@@ -17,7 +17,12 @@ from vitral.training.distributed import (
     get_rank,
     process_group,
 )
-from vitral.workflows.dataset import bad_files_in, open_other_data, open_run_data
+from vitral.workflows.dataset import (
+    bad_files_in,
+    log_left_out,
+    open_other_data,
+    open_run_data,
+)
 from vitral.workflows.inference import measure_split, write_result
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import pick_device
@@ -107,6 +112,7 @@ def _open_split(
 ) -> tuple[Dataset, str, tuple[str, ...]]:
     """Return the data with the model's classes, its split, and its original classes."""
     dataset = open_other_data(run, data) if data else open_run_data(run)
+    log_left_out(dataset)
     published = dataset.classes
     dataset = run.task.align(dataset, run.labels)
     splits = list(dataset.counts())

@@ -15,7 +15,12 @@ from vitral.errors import ConfigError
 from vitral.models import VisionModel
 from vitral.tasks import ObjectiveConfig, Task, get_task
 from vitral.tasks.features import ExtractedFeatures, extract_features
-from vitral.workflows.dataset import SplitRequest, open_for_task, open_run_data
+from vitral.workflows.dataset import (
+    SplitRequest,
+    log_left_out,
+    open_for_task,
+    open_run_data,
+)
 from vitral.workflows.features.cache import (
     cached_features,
     log_skipped,
@@ -216,7 +221,9 @@ def dataset_for(
             return open_run_data(run, objective)
     settings = objective or fitting_objective(str(data))
     source = SplitRequest(data=str(data), val=0.1, test=0.2)
-    return open_for_task(source, settings, kind)
+    dataset = open_for_task(source, settings, kind)
+    log_left_out(dataset)
+    return dataset
 
 
 def _open_data(data: str | Path | Dataset, kind: InputKind) -> Dataset:

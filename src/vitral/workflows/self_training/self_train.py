@@ -20,7 +20,7 @@ from vitral.data.split import held_out, save
 from vitral.errors import ConfigError, DataError
 from vitral.tasks.classification import PseudoLabels, pseudo_labels
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.dataset import apply_split, open_data
+from vitral.workflows.dataset import apply_split, log_left_out, open_data
 from vitral.workflows.evaluate import RunComparison, compare_runs, evaluate_split
 from vitral.workflows.run import Run
 from vitral.workflows.run_lock import translate_os_errors
@@ -136,6 +136,7 @@ class _RoundRunner:
     def run(self, labels_only: bool) -> SelfTrainingResult:
         teacher = self._get_teacher()
         labelled = self._open_labeled(teacher)
+        log_left_out(labelled)
         for note in student_notes(self.config, teacher):
             logger.info(f"note: {note}")
         device = pick_device(self.runtime.device)
@@ -146,6 +147,7 @@ class _RoundRunner:
             f"unlabelled: {len(unlabeled.images.examples):,} images, "
             f"{len(unlabeled.left_out):,} left out"
         )
+        log_left_out(unlabeled.images)
         split, results = self._evaluate_teacher(teacher, labelled, device)
         latest = teacher
         for index in range(1, self.settings.rounds + 1):

@@ -207,6 +207,8 @@ def _log_summary(
         logger.info("data: %s %s %s", split, sum(counts.values()), dataset.kind)
     for file in plan.audit.bad:
         logger.info("unreadable: %s (%s): %s", file.path, file.split, file.reason)
+    for line in filter(None, [dataset.left_out_line()]):
+        logger.info("%s", line)
     for note in dataset.notes:
         logger.info("note: %s", note)
     logger.info("model: %s", _describe_model(model))
