@@ -124,7 +124,9 @@ def test_patterns_reach_files_and_no_hidden_ones(photos, pattern, monkeypatch):
 def test_a_pattern_of_folders_reads_them_and_nothing_is_a_sentence(photos):
     found = list(find_files([photos / "[cd]*"]))
     assert {file.parent.name for file in found} == {"cat", "dog"}
-    with pytest.raises(ConfigError, match=r"No image at .*nothing\*\*: give files, fol"):
+    with pytest.raises(
+        ConfigError, match=r"No image at .*nothing\*\*: give files, fol"
+    ):
         list(find_files([photos / "nothing**"]))
 
 
@@ -143,7 +145,9 @@ def test_a_refusal_names_the_reason(tmp_path, name):
         "x.CR2": "2 .cr2: is not decoded: convert it to PNG or JPEG",
     }[name]
     for read in (read_folder, data.read_unlabelled, lambda at: list(find_files([at]))):
-        with pytest.raises((DataError, ConfigError), match="Left out: 2 of 2 files") as e:
+        with pytest.raises(
+            (DataError, ConfigError), match="Left out: 2 of 2 files"
+        ) as e:
             read(tmp_path)
         assert reason in str(e.value)
     put(tmp_path / "c" / "1.png", tmp_path / "d" / "1.png")

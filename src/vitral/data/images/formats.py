@@ -1,5 +1,6 @@
 """Image files that this installation reads: formats, extensions and first bytes."""
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,7 +28,14 @@ _OTHER_IMAGES = frozenset(
 )
 """Extensions of images that a person should hear about, though none is decoded."""
 
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF8",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+)
 
 
 def reason_unread(extension: str) -> str:
@@ -70,6 +78,4 @@ def begins_as_image(path: Path) -> bool:
 def register_formats() -> None:
     """Make Pillow know the formats of packages beside it; more than once is free."""
     if _HAS_HEIF:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
+        import_module("pillow_heif").register_heif_opener()

@@ -42,7 +42,9 @@ def find_files(
     used = 0
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_file() or (kind == "clips" and path.is_dir() and is_frame_folder(path)):
+        if path.is_file() or (
+            kind == "clips" and path.is_dir() and is_frame_folder(path)
+        ):
             used += 1
             yield path
             continue
