@@ -44,6 +44,7 @@ from vitral.document.numbers import (
     significant,
     to_text,
 )
+from vitral.document.progress import PROGRESS_FILE, unfinished_sentence
 from vitral.document.run_folder import (
     MetricLine,
     RunFolder,
@@ -53,6 +54,7 @@ from vitral.document.run_folder import (
 
 __all__ = [
     "NONE",
+    "PROGRESS_FILE",
     "Answered",
     "Bar",
     "Block",
@@ -97,4 +99,5 @@ __all__ = [
     "svg_picture",
     "thumbnail",
     "to_text",
+    "unfinished_sentence",
 ]

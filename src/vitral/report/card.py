@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.document import NONE, RunFolder, flatten, result_file, to_text
-from vitral.report.load_run import load_run_folder, task_of
+from vitral.report.load_run import load_run_folder, task_of, verdict_of
 from vitral.tasks import Result
 from vitral.tasks.reporter import Reporter
 
@@ -59,7 +59,7 @@ def _overview(run: RunFolder[Result], config: dict[str, Any], subject: str) -> s
 
 
 def _results(run: RunFolder[Result], reporter: Reporter) -> str:
-    summary = reporter.verdict(run)
+    summary = verdict_of(run, reporter)
     lines = ["## Results", "", escape(to_text(summary.text))]
     for remark in summary.remarks:
         lines += ["", f"- {escape(to_text(remark.text))}"]

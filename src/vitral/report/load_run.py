@@ -1,8 +1,15 @@
 """Run folder with the results of its task, and who writes about them."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from vitral.document import RunFolder, read_run_folder
+from vitral.document import (
+    Remark,
+    RunFolder,
+    Verdict,
+    read_run_folder,
+    unfinished_sentence,
+)
 from vitral.tasks import (
     ObjectiveConfig,
     Result,
@@ -12,6 +19,7 @@ from vitral.tasks import (
     read_result,
 )
 from vitral.tasks import tasks as all_tasks
+from vitral.tasks.reporter import Reporter
 
 
 def load_run_folder(folder: Path) -> RunFolder[Result]:
@@ -21,6 +29,13 @@ def load_run_folder(folder: Path) -> RunFolder[Result]:
         ConfigError: it is not a run folder, or one of its files is damaged.
     """
     return read_run_folder(folder, read_result)
+
+
+def verdict_of(run: RunFolder[Result], reporter: Reporter) -> Verdict:
+    """Return the main sentence about a run; one that did not end says so first."""
+    verdict, sentence = reporter.verdict(run), unfinished_sentence(run.path)
+    remarks = [Remark("warning", [sentence])] if sentence else []
+    return replace(verdict, remarks=[*remarks, *verdict.remarks])
 
 
 def task_of(run: RunFolder[Result]) -> Task:

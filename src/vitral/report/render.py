@@ -16,7 +16,7 @@ from vitral.atomic_io import write_atomic
 from vitral.document import PageBudget, PictureSources, RunFolder, flatten
 from vitral.errors import ConfigError
 from vitral.report.compare_runs import compare
-from vitral.report.load_run import load_run_folder, task_of
+from vitral.report.load_run import load_run_folder, task_of, verdict_of
 from vitral.report.pages import render_page
 from vitral.report.sections import attention_section, details
 from vitral.tasks import Result
@@ -110,7 +110,7 @@ def _page(
             *LAST_SECTIONS,
         ],
         "subtitle": _subtitle(run),
-        "verdict": reporter.verdict(run),
+        "verdict": verdict_of(run, reporter),
         "gauge": None if result is None else reporter.gauge(result),
         # Lines break between options.
         "command": re.split(r" (?=--)", run.command) if run.command else [],

@@ -125,6 +125,8 @@ def fit(
     )
     with display, StopSignals() as stop, closing(stream), closing(files):
         position, notes = files.open(state, config.compile, spec.resume)
+        if spec.resume:
+            display.note(_describe_start(position.step, config.steps, files))
         trainer = Trainer(
             config,
             state,
@@ -138,6 +140,12 @@ def fit(
             spec.lower_is_better,
         )
         return trainer.run(position, notes)
+
+
+def _describe_start(step: int, steps: int, files: RunStore) -> str:
+    if step:
+        return f"resumes at update {step:,} of {steps:,} from {files.store.path(step)}"
+    return f"no checkpoint in {files.store.folder}: starts at update 0 of {steps:,}"
 
 
 def _validate(

@@ -238,6 +238,13 @@ class Trainer:
         self.progress.set_best(config.monitor, state.best_metric, state.best_step)
         shown = "  ".join(f"{name} {number:.4g}" for name, number in values.items())
         self.progress.note(f"evaluation at step {state.step}: {shown}")
+        if state.stopped_early and state.step < config.steps:
+            note = (
+                f"stopped early at update {state.step:,} of {config.steps:,}: "
+                f"patience {config.patience} ran out, the best {config.monitor} is "
+                f"that of update {state.best_step:,}"
+            )
+            self.log_note((note,))
 
     def notify_best(self, model: nn.Module) -> None:
         """Hand the model out, once for all ranks."""

@@ -1,6 +1,7 @@
 """`Run`: a trained model with its preprocessing, its classes and its metrics."""
 
 import json
+import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 import vitral.weights
 from vitral.data import Preprocess, Readable, Size
+from vitral.document import unfinished_sentence
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
 from vitral.tasks import (
@@ -24,6 +26,8 @@ from vitral.workflows.inference import InferenceSpec, predict_outputs
 
 if TYPE_CHECKING:
     import vitral.workflows.config  # at run time with every setting, and half a second
+
+logger = logging.getLogger(__name__)
 
 
 class Run:
@@ -229,6 +233,8 @@ def open_run(
         ConfigError: the model cannot merge tokens, or a schedule comes without `merge`.
     """
     run = Run(path)
+    if sentence := unfinished_sentence(run.path):
+        logger.warning("%s: %s", run.path, sentence)
     set_merge_if_given(run.model, merge, merge_schedule)
     run.merge, run.merge_schedule = merge, merge_schedule
     return run

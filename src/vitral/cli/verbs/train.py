@@ -207,7 +207,9 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
             install_handler(say)
             dataset = open_data(config, run_input_kind(config))
             say(f"task: {describe_labels(dataset, config.objective, config.data)}")
-            say(f"recipe {resolved.recipe}: {resolved.reason}")
+            resumes = args.resume and (out / "config.json").is_file()
+            reason = f"settings of the run in {out}" if resumes else resolved.reason
+            say(f"recipe {resolved.recipe}: {reason}")
         finished = train(config, out, runtime=runtime, resume=args.resume)
         if get_rank() == 0:
             for line in summary_lines(finished):

@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 
 from vitral import plots
-from vitral.document import RunFolder
+from vitral.document import RunFolder, unfinished_sentence
 from vitral.document.images import svg_picture, thumbnail
 from vitral.document.numbers import NONE, Number, Text, count, flatten, large, pointer
 from vitral.errors import DataError
@@ -185,7 +185,7 @@ def versions(run: RunFolder[Any]) -> list[tuple[str, str]]:
 
 
 def events(run: RunFolder[Any]) -> list[tuple[Number, str]]:
-    """Return the lines of metrics.jsonl that have a text, with their step."""
+    """Return the texts of metrics.jsonl with their step, then where the run stopped."""
     lines = []
     for metric in run.metrics:
         if "text" in metric.row:
@@ -196,4 +196,6 @@ def events(run: RunFolder[Any]) -> list[tuple[Number, str]]:
             else:
                 number = Number(None, NONE, source)
             lines.append((number, str(metric.row["text"])))
-    return lines[:MOST_EVENTS]
+    sentence = unfinished_sentence(run.path)
+    end = [(Number(None, NONE, ""), sentence)] if sentence else []
+    return [*lines[:MOST_EVENTS], *end]

@@ -36,6 +36,7 @@ from vitral.workflows.train.build_objective import build_objective
 from vitral.workflows.train.frozen_cache import TrainableHead
 from vitral.workflows.train.loaders import AnyLoader, make_loaders, make_rank_loader
 from vitral.workflows.train.plan import TrainPlan
+from vitral.workflows.train.progress import write_card
 from vitral.workflows.train.progressive_resizing import (
     build_transform,
     describe_sizes,
@@ -303,5 +304,7 @@ def _make_save_best(
             classes=plan.labels.names,
             extra=extra | {"step": step},
         )
+        # A run that is killed has a card that says so.
+        write_card(plan.spec.folder)
 
     return save_best

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitral.atomic_io import write_atomic
 from vitral.data import Audit, BadFile
 from vitral.data.audit import MAX_BAD, require_few_unread
-from vitral.report import model_card
+from vitral.document import PROGRESS_FILE
 from vitral.training import MetricsLog
 from vitral.training.distributed import SilentLog, get_rank
 from vitral.weights import update_metadata
@@ -20,6 +19,7 @@ from vitral.workflows.run import Run
 from vitral.workflows.session import Session
 from vitral.workflows.train.build import RunParts
 from vitral.workflows.train.plan import TrainPlan
+from vitral.workflows.train.progress import write_card
 from vitral.workflows.unread import find_failures, record_unread
 
 
@@ -61,7 +61,8 @@ def finalize(
     log.close()
     if not first:
         return
-    write_atomic(out / "model" / "README.md", model_card(out))
+    (out / PROGRESS_FILE).unlink(missing_ok=True)
+    write_card(out)
     if monitor is None:
         compute_report_maps(run, dataset, device)
     write_report(out, dataset)

@@ -14,6 +14,7 @@ from vitral.workflows.session import run_session
 from vitral.workflows.train.build import build
 from vitral.workflows.train.finalize import finalize
 from vitral.workflows.train.plan import make_plan
+from vitral.workflows.train.progress import record_progress
 
 
 def train(
@@ -49,14 +50,15 @@ def train(
     with run_session(config, Path(out), runtime or Runtime(), resume) as session:
         plan = make_plan(config, session)
         parts = build(plan, session)
-        fitted = fit(
-            parts.objective,
-            parts.optimizer,
-            parts.batches,
-            plan.spec,
-            device=session.device,
-            evaluate=parts.evaluate,
-            on_best=parts.save_best,
-        )
-        finalize(plan, session, fitted.objective, parts)
+        with record_progress(session.out, plan.spec.loop.steps):
+            fitted = fit(
+                parts.objective,
+                parts.optimizer,
+                parts.batches,
+                plan.spec,
+                device=session.device,
+                evaluate=parts.evaluate,
+                on_best=parts.save_best,
+            )
+            finalize(plan, session, fitted.objective, parts)
         return Run(session.out)
