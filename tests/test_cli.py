@@ -20,7 +20,7 @@ import vitral as vt
 from photos import CLASSES, contents
 from run_folders import without_report
 from vitral import config_io
-from vitral.cli import VERBS, main
+from vitral.cli import VERBS, logs, main
 
 SOURCE = Path(__file__).parents[1] / "src"
 TINY_FLAGS = ["--model", "vit_mu16", "--set", "depth=2", "embed_dim=32", "mlp_dim=64"]
@@ -435,3 +435,13 @@ def test_weights_of_a_head_only(tmp_path, photos, capsys):
     words = ["train", str(photos), "--out", str(tmp_path / "run")]
     assert main([*words, "--weights", str(file)]) == 4
     assert "is in no layout that vitral reads" in capsys.readouterr().err
+
+
+def test_control_characters_of_files_do_not_reach_the_terminal(tmp_path, capsys):
+    save_file({"\x1b[2Jx\x9b31m\u202e": torch.zeros(1)}, tmp_path / "w.safetensors")
+    assert main(["convert", str(tmp_path / "w.safetensors"), "--explain"]) == 4
+    said = capsys.readouterr().err
+    assert r"\x1b[2Jx\x9b31m\u202e" in said
+    assert said.isprintable() or set("\x1b\x9b\u202e").isdisjoint(said)
+    logs.say("note: \x1b]0;title\x07 in a name")
+    assert capsys.readouterr().out == "note: \\x1b]0;title\\x07 in a name\n"

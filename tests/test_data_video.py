@@ -4,15 +4,18 @@ import json
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import vitral.data as data
 from clip_files import (
@@ -709,3 +712,33 @@ def test_a_reader_travels_to_a_worker(tmp_path):
     reader = pickle.loads(pickle.dumps(ClipReader(root=tmp_path)))
     clip = reader(Example(id="a.mp4", label=(0,)))
     assert number_in(clip.read([4])[0]) == 4
+
+
+def test_a_frame_file_that_claims_too_many_pixels_is_a_bad_clip(tmp_path):
+    """69 bytes of PNG that are 20000 x 20000 pixels, and a file of another format."""
+    for name in ("bomb", "other"):
+        folder = tmp_path / "clips" / name
+        for index in range(3):
+            write_png(folder / f"{index}.png", 16, 16)
+        write_png(tmp_path / "clips" / f"{name}-good" / "0.png", 16, 16)
+    (tmp_path / "clips/bomb/1.png").write_bytes(png_claiming(20_000, 20_000))
+    Image.new("RGB", (16, 16)).save(tmp_path / "clips/other/1.png", format="TGA")
+    for name, reason in (("bomb", "header claims"), ("other", "format|image")):
+        with pytest.raises(ImageError, match=rf"frame 1.png: .*({reason})"):
+            open_clip(tmp_path / "clips" / name).source.verify()
+
+
+def write_png(path: Path, width: int, height: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (width, height), (9, 9, 99)).save(path)
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(9))
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + parts

@@ -16,7 +16,7 @@ from vitral.workflows import TrainConfig
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
     (
-        ("errors", "atomic_io", "child_process", "nested", "version"),
+        ("errors", "atomic_io", "child_process", "nested", "npy_header", "version"),
         "nothing of vitral",
     ),
     (("config_io", "lazy", "validation"), "errors"),
@@ -46,6 +46,7 @@ DATA_SEES = {
     "child_process",
     "config_io",
     "nested",
+    "npy_header",
     "validation",
 }
 """Data knows nothing of vitral but the ground; nor does evaluation know a model."""

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from vitral.cli.terminal import escape_controls
 from vitral.errors import VitralError
 from vitral.version import __version__
 
@@ -73,7 +74,7 @@ def _run_verb(verb: str, argv: list[str]) -> int:
         name = verb.replace("-", "_")
         importlib.import_module(f"vitral.cli.verbs.{name}").run(argv)
     except VitralError as error:
-        print(f"vitral {verb}: {error}", file=sys.stderr)
+        print(f"vitral {verb}: {escape_controls(str(error))}", file=sys.stderr)
         return error.exit_code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 2
@@ -107,7 +108,7 @@ def _report_unexpected(verb: str, error: Exception) -> int:
         where = f"the traceback is in {file}"
     if os.environ.get("VITRAL_TRACEBACK"):
         print(trace, file=sys.stderr)
-    first = " ".join(str(error).split())
+    first = escape_controls(" ".join(str(error).split()))
     print(
         f"vitral {verb}: unexpected {type(error).__name__}: {first} ({where}).",
         file=sys.stderr,

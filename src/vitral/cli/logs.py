@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from vitral.cli.terminal import escape_controls
+
 TRAINING = ("vitral.workflows.train",)
 """Loggers of one training: verbs that train many runs leave their lines out."""
 _LOG_FILE: list[Path] = []
@@ -27,6 +29,7 @@ def say(text: str) -> None:
 
     A closed output (`vitral train ... | head -1`) must not end hours of training.
     """
+    text = escape_controls(text)
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -52,7 +55,7 @@ def append_text(file: Path, text: str) -> bool:
 
 def warn(text: str) -> None:
     """Print `text` to stderr, where it does not mix with results."""
-    print(text, file=sys.stderr, flush=True)
+    print(escape_controls(text), file=sys.stderr, flush=True)
 
 
 class CommandHandler(logging.Handler):

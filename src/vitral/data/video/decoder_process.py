@@ -18,6 +18,8 @@ import av
 import numpy as np
 
 MAX_PIXELS = 64_000_000
+MAX_MEMORY = 3 * 2**32 + 2**30
+"""Bytes of address space: the largest answer three times, and the libraries."""
 _WITH_INDEX = ("mov", "matroska", "avi")
 """Containers with an index of key frames; others are decoded from their start."""
 _MAX_CACHED = 512  # frame indices; one of 300 frames takes 5 kB
@@ -172,7 +174,7 @@ def _decode_from_start(
         i = position if index.counted else by_stamp.get(frame.pts, -1)
         if i in remaining:
             remaining.remove(i)
-            yield i, _to_array(frame, i)
+            yield i, _to_array(frame, i, index)
         if not remaining:
             return
 
@@ -189,7 +191,8 @@ def _decode_by_seeking(
         for frame in _decode_from_key_frame(container, stream, stamps[0], index):
             if frame.pts == stamps[0]:
                 stamps.pop(0)
-                yield by_stamp[frame.pts], _to_array(frame, by_stamp[frame.pts])
+                number = by_stamp[frame.pts]
+                yield number, _to_array(frame, number, index)
             elif frame.pts is not None and frame.pts > stamps[0]:
                 return  # the decoder skipped the frame
             if not stamps or (
@@ -226,9 +229,15 @@ def _decode_from_key_frame(
         key -= 1
 
 
-def _to_array(frame: Any, index: int) -> np.ndarray:
+def _to_array(frame: Any, number: int, index: FrameIndex) -> np.ndarray:
     if frame.is_corrupt:
-        raise VideoError(f"frame {index} is damaged")
+        raise VideoError(f"frame {number} is damaged")
+    if (frame.height, frame.width) != (index.height, index.width):
+        # Before its pixels are made: the cap was checked for the header's size.
+        raise VideoError(
+            f"the frames differ in size: the header says {index.width} x "
+            f"{index.height}, frame {number} is {frame.width} x {frame.height} pixels"
+        )
     pixels = frame.to_ndarray(format="rgb24")
     # The angle is counter-clockwise, as in np.rot90.
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90) % 4))
@@ -272,6 +281,17 @@ def _handle_request(
     return {"shape": pixels.shape}, pixels.tobytes()
 
 
+def _limit_memory() -> None:
+    """Bound the memory of this process, which decodes files of strangers."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MAX_MEMORY if hard == resource.RLIM_INFINITY else min(MAX_MEMORY, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+
+
 def _reason(error: Exception) -> str:
     """Return libav's message without its error number and the path."""
     text = getattr(error, "strerror", None) or str(error)
@@ -282,6 +302,7 @@ def _reason(error: Exception) -> str:
 if __name__ == "__main__":
     # The training run handles Ctrl-C of the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _limit_memory()
     av.logging.set_level(None)
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

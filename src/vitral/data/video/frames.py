@@ -4,6 +4,7 @@ All three give the same frames at the same indices. frame_sampling.py chooses in
 from time stamps before anything is decoded.
 """
 
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -17,10 +18,12 @@ from PIL import Image
 from vitral.data.hidden import reason_hidden
 from vitral.data.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS
 from vitral.data.images import decode, one_line
+from vitral.data.images.decode import FORMATS
 from vitral.data.order import natural_key
 from vitral.data.video import decoder_client
 from vitral.data.video.clip import Clip, FrameSource
 from vitral.errors import ImageError
+from vitral.npy_header import NpyHeader, read_npy_header
 
 VIDEO_EXTENSIONS = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts"}
@@ -139,10 +142,10 @@ class _FolderSource(FrameSource):
         sizes = {}
         for file in self.files:
             try:
-                with Image.open(file) as opened:
+                with Image.open(file, formats=FORMATS) as opened:
                     sizes[file.name] = opened.size
-            except OSError:
-                self._decode_frame(file)  # raises with the reason
+            except Exception:  # a bomb, another format, a cut file: decoding says which
+                sizes[file.name] = self._decode_frame(file).size
         if len(set(sizes.values())) > 1:
             # A header's size is before the orientation that decoding applies.
             sizes = {file.name: self._decode_frame(file).size for file in self.files}
@@ -213,8 +216,10 @@ def _open_npz(path: Path) -> Clip:
                     f"the .npz must hold one array, or one named frames: it holds "
                     f"{', '.join(names) or 'nothing'}"
                 )
-            with archive.open(f"{name}.npy") as member:
-                _refuse_array(name, *_read_array_header(member))
+            header = _read_header(archive, name)
+            _refuse_array(name, header.shape, header.dtype)
+            for other in {"fps", "times"} & set(names):
+                _refuse_times(other, _read_header(archive, other), header.shape[0])
         with np.load(path, allow_pickle=False) as arrays:
             frames = arrays[name]
             times, timed = _array_times(arrays, len(frames))
@@ -225,14 +230,19 @@ def _open_npz(path: Path) -> Clip:
     return Clip(times=times, source=_ArraySource(frames=frames), timed=timed)
 
 
-def _read_array_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_header(archive: zipfile.ZipFile, name: str) -> NpyHeader:
     """Return shape and type of an array before it is unpacked."""
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0
-    if version != (1, 0):
-        read = np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(member)
-    return shape, dtype
+    with archive.open(f"{name}.npy") as member:
+        return read_npy_header(member)
+
+
+def _refuse_times(name: str, header: NpyHeader, frames: int) -> None:
+    """Refuse an array of times or a rate whose size says that it is none."""
+    expected = frames if name == "times" else 1
+    if math.prod(header.shape) == expected and header.dtype.kind in "fiu":
+        return
+    what = f"{frames} rising seconds, one a frame" if name == "times" else "one number"
+    raise ImageError(f"its array {name} must hold {what}: got {list(header.shape)}")
 
 
 def _refuse_array(name: str, shape: tuple[int, ...], dtype: "np.dtype[Any]") -> None:

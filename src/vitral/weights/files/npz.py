@@ -1,7 +1,7 @@
 """.npz files: zips of .npy members, from NumPy, JAX and the official ViT checkpoints.
 
-Hand-written because `numpy.load` allocates before it checks the size, and its header
-parser raises seven kinds of exceptions on hostile input. JAX's bfloat16 is `V2` there.
+Hand-written because `numpy.load` allocates before it checks the size. JAX's bfloat16 is
+`V2` there.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitral.npy_header import read_npy_header
 from vitral.weights.files.tensor_file import (
     TensorFile,
     TensorInfo,
@@ -23,8 +24,6 @@ from vitral.weights.files.tensor_file import (
 from vitral.weights.files.zip_archive import ZIP_ERRORS, Archive
 
 SUFFIX = ".npy"
-MAX_HEADER_SIZE = 10_000
-"""Most characters of a member's header: NumPy's own limit."""
 CHUNK = 2**20
 BFLOAT16 = np.dtype("V2")
 """NumPy's type of JAX's bfloat16: two bytes without a name."""
@@ -64,7 +63,7 @@ class NpzFile(TensorFile):
         wrong = f"member {printable_name(info.filename)}"
         try:
             with self._archive.zip.open(info) as stream:
-                shape, fortran, dtype = _read_header(stream)
+                shape, fortran, dtype = read_npy_header(stream)
                 start = stream.tell()
         except ZIP_ERRORS as error:
             self._archive.refuse_damaged(f"{wrong}: {one_line(error)}")
@@ -79,7 +78,6 @@ class NpzFile(TensorFile):
                 f"{wrong} has the type {printable_name(str(dtype))}, which is no "
                 "number of torch. Save it as float32"
             )
-        shape = tuple(int(size) for size in shape)
         reason = check_shape(shape, info.file_size - start, dtype.itemsize)
         if reason is not None:
             self._archive.refuse_damaged(f"{wrong} {reason}")
@@ -120,13 +118,3 @@ class NpzFile(TensorFile):
             done += len(part)
         if done < len(target):
             self._archive.refuse_damaged(f"{member} ends early")
-
-
-def _read_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read shape, Fortran order and type without creating any object of the member."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream, MAX_HEADER_SIZE)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream, MAX_HEADER_SIZE)
-    raise ValueError(f"NumPy format {version} is not 1.0 or 2.0")
