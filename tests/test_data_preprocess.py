@@ -176,7 +176,8 @@ def test_wrong_fields_are_named():
     ):
         Preprocess.from_dict({"size": [24, 40]})
     with pytest.raises(
-        ConfigError, match=r"`Preprocess.mean` must be three finite numbers: got 0.5"
+        ConfigError,
+        match=r"`Preprocess.mean` must be a finite number for each .*: got 0.5",
     ):
         Preprocess.from_dict({"mean": 0.5})
     for field, value, sentence in (
@@ -185,8 +186,9 @@ def test_wrong_fields_are_named():
         ("resize", "pad", "'squash' or 'crop'"),
         ("crop_fraction", 0.0, "above 0 and at most 1"),
         ("interpolation", "lanczos", "'nearest', 'bilinear' or 'bicubic'"),
-        ("mean", (0.5, 0.5), "three finite numbers"),
-        ("std", (0.5, 0.0, 0.5), "three positive numbers"),
+        ("mean", (0.5, float("inf")), "a finite number for each channel"),
+        ("std", (0.5, 0.0, 0.5), "a positive number for each channel"),
+        ("value_range", (5.0, 5.0), "two finite numbers, the lower first, or none"),
     ):
         with pytest.raises(
             ConfigError, match=f"`Preprocess.{field}` must be {sentence}"

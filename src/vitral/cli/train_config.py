@@ -18,6 +18,8 @@ from vitral.workflows.resolve_task import resolve_task, with_objective
 
 SKIPPED_FIELDS = ("data", "recipe", "model", "weights", "preprocess_changes", "task")
 """Fields that `vitral train` sets by flags of its own."""
+PIXEL_FIELDS = ("value_range", "mean", "std")
+"""Fields of the pre-processing that `--set` sets, in place of measured ones."""
 PLACEHOLDERS = ("DATA", "digits")
 """Data of `--help-all` where none is named: recipes look at theirs."""
 
@@ -115,6 +117,8 @@ def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainC
         # The size that is asked for by name comes before the recipe's own.
         sizes = {*vitral.models.SIZES["b"], "patch_size"}
         changes = {name: v for name, v in changes.items() if name not in sizes}
+    if args.channels:
+        changes["in_chans"] = args.channels
     if args.drop_path is not None:
         changes["drop_path_rate"] = args.drop_path
     inputs = dict(config.preprocess_changes)
@@ -123,9 +127,16 @@ def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainC
         section, dot, field = name.partition(".")
         if dot and section in Preprocess.SECTIONS:
             inputs[section] = {**inputs.get(section, {}), field: value}
+        elif name in PIXEL_FIELDS:
+            inputs[name] = value
         else:
             changes[name] = value
     fields: dict[str, Any] = {"model_changes": changes, "preprocess_changes": inputs}
+    if changes.get("in_chans", 3) != 3:
+        # A recipe's colour operations are for red, green and blue.
+        fields["augment"] = dataclasses.replace(
+            config.augment, color_jitter=0.0, rand_augment=0, policy="rand"
+        )
     if args.model:
         fields["model"] = args.model
     if args.linear_probe:

@@ -10,11 +10,17 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from vitral.data.dataset import BadFile, Dataset
 from vitral.data.example import Example
-from vitral.data.images import Size
+from vitral.data.images import RasterImage, Size
+from vitral.data.pixel_values import (
+    FileValues,
+    PixelValues,
+    file_values,
+    summarize_values,
+)
 from vitral.errors import DataError, ImageError
 
 MAX_BAD = 0.01
@@ -50,6 +56,8 @@ class Audit:
     largest: Size
     decoded: int
     """Number of images decoded."""
+    values: PixelValues = field(default_factory=PixelValues)
+    """Range and channels of the files of train; of all where there is no train."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class _Decoded:
     size: Size
     pixels: str
     """SHA-256 of size and pixels."""
+    values: FileValues | None
 
 
 def check(
@@ -91,7 +100,9 @@ def check(
     copies = _find_duplicates(good)
     leaks = tuple(copy for copy in copies if len(copy.splits) > 1)
     conflicts = tuple(copy for copy in copies if not copy.same_label)
-    notes = _summarize(good, leaks, conflicts, dataset.kind[:-1])
+    train = [item for item in good if item.example.split == "train"] or good
+    values = summarize_values([item.values for item in train])
+    notes = _summarize(good, leaks, conflicts, dataset.kind[:-1]) + values.notes
     heights = [result.size.height for result in good]
     widths = [result.size.width for result in good]
     return Audit(
@@ -106,6 +117,7 @@ def check(
         smallest=Size(min(heights), min(widths)),
         largest=Size(max(heights), max(widths)),
         decoded=len(results),
+        values=values,
     )
 
 
@@ -121,7 +133,11 @@ def _decode_examples(
         size = Size(decoded.image.height, decoded.image.width // frames)
         digest = hashlib.sha256(f"{size}".encode())
         digest.update(decoded.image.tobytes())
-        return _Decoded(example, decoded.notes, size, digest.hexdigest())
+        values = file_values(decoded.image)
+        if isinstance(decoded.image, RasterImage):
+            # Pictures may be equal where values are not.
+            digest.update(decoded.image.raster.values.tobytes())
+        return _Decoded(example, decoded.notes, size, digest.hexdigest(), values)
 
     if workers < 2:
         yield from map(decode, examples)

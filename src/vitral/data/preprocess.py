@@ -70,6 +70,12 @@ class Preprocess(ImagePreprocess):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sampling and not self.is_rgb8:
+            raise ConfigError(
+                "The frames of clips are red, green and blue of 8 bits: got "
+                f"{self.channels} channels, values from "
+                f"{self.value_range or (0, 255)}. Choose a model of single images."
+            )
         if self.sampling and self.sampling.crops > 1 and self.resize == "squash":
             raise ConfigError(
                 f"`Sampling.crops` {self.sampling.crops} needs frames that are wider "
@@ -109,8 +115,14 @@ class Preprocess(ImagePreprocess):
             ConfigError: a field is unknown or its value not allowed, or the frames that
                 are asked for are not those of the model.
         """
-        values = {**self.to_dict(), **changes}
+        # Before the changes, which say mean and deviation of the new channels.
+        values = {**self.with_channels(shape[-3]).to_dict(), **changes}
         requested = changes.get("sampling") or {}
+        if len(values["mean"]) != shape[-3]:
+            raise ConfigError(
+                f"`mean` has {len(values['mean'])} numbers, and the model takes "
+                f"{shape[-3]} channels: give one for each."
+            )
         if input_kind(shape) == "images":
             if requested:
                 raise ConfigError(
@@ -127,6 +139,16 @@ class Preprocess(ImagePreprocess):
         current = (self.sampling or Sampling()).to_dict()
         values["sampling"] = {**current, **requested, "frames": shape[0]}
         return self.from_dict(values)
+
+    def with_channels(self, channels: int) -> "Preprocess":
+        """Return the preprocessing for another number of channels.
+
+        Each has the average of mean and deviation.
+        """
+        if channels == self.channels:
+            return self
+        mean, std = (sum(v) / len(v) for v in (self.mean, self.std))
+        return replace(self, mean=(mean,) * channels, std=(std,) * channels)
 
     def with_single_view(self) -> "Preprocess":
         """Return the preprocessing with a single view of each input."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitral.data import Preprocess
 from vitral.data.images import Size
+from vitral.errors import ConfigError
 from vitral.export.to_onnx import MAX_SIDE, trace_onnx
 from vitral.layers import resampling
 from vitral.weights.exported import IMAGE, LOGITS, PIXELS, import_onnx
@@ -41,6 +42,13 @@ class PixelsToImage(nn.Module):
             "`--with-preprocess` is for single images: which frames of a clip are "
             "taken is decided before decoding. Leave it out."
         )
+        if not preprocess.is_rgb8:
+            raise ConfigError(
+                "`--with-preprocess` takes red, green and blue of 8 bits, and the "
+                f"model {preprocess.channels} channel(s) of values from "
+                f"{preprocess.value_range or (0, 255)}. Leave it out: the file's "
+                "metadata says how to scale."
+            )
         self.preprocess = preprocess
         mean, std = (torch.tensor(v) for v in (preprocess.mean, preprocess.std))
         self.register_buffer("mean", mean[:, None, None], persistent=False)

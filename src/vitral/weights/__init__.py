@@ -1,5 +1,6 @@
 """Load, describe, convert and save weights; one module per foreign layout."""
 
+from vitral.weights.channels import ChannelInit
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.convert import convert
 from vitral.weights.describe import explain
@@ -15,6 +16,7 @@ from vitral.weights.ledger import Ledger, LedgerLine
 from vitral.weights.load import Loaded, build, load, read
 
 __all__ = [
+    "ChannelInit",
     "ExportedFile",
     "ExportedModel",
     "Layout",

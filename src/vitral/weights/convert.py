@@ -93,6 +93,12 @@ def convert(
         extra={**added, **source.extra},
     )
     notes = _write(output, layout, spec, ours)
+    if source.preprocess.value_range and layout.title != source.layout:
+        low, high = source.preprocess.value_range
+        notes.append(
+            f"the layout cannot say that file values from {low:g} to {high:g} become 0 "
+            "to 1: scale them before its mean and deviation"
+        )
     back = _compare(output, moved.config, ours)
     notes += _lost_extra(spec, back, layout)
     all_notes = (*source.notes, *([moved.note] if moved.note else []), *notes)

@@ -21,6 +21,7 @@ from vitral.layers import Grid, resize
 from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
 from vitral.models.meta_init import meta_init
 from vitral.validation import nearest_names
+from vitral.weights.channels import ChannelInit, adapt_channels, is_stem
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.detect import detect_layout, open_weights, resolve_path
 from vitral.weights.exported import is_exported, read_exported
@@ -119,13 +120,17 @@ def _load_exported(path: str | Path, *changes: object) -> Loaded:
 
 
 def build(
-    source: WeightsSource, config: ModelConfig, classes: tuple[str, ...] = ()
+    source: WeightsSource,
+    config: ModelConfig,
+    classes: tuple[str, ...] = (),
+    channel_init: ChannelInit = "average",
 ) -> Loaded:
     """Build the model of `config` with the tensors of `source`.
 
     The head is new, with zero weights, if its width or `classes` differ from the
-    file's. Positions are resized to the grid and the frames of `config`. A TimeSformer
-    may start from the `source` of a plain Vision Transformer.
+    file's. Positions are resized to the grid and the frames of `config`, patch weights
+    changed to its channels (`adapt_channels`). A TimeSformer may start from the
+    `source` of a plain Vision Transformer.
 
     Raises:
         WeightsError: a tensor that the model needs is missing or of another shape.
@@ -153,6 +158,10 @@ def build(
         elif _is_other_num_frames(name, tensor, empty):
             assert isinstance(config, TimeSformerConfig)
             state[name] = resize_time_embed(tensor, config, lines)
+        elif is_stem(name, tensor, empty, source.config, config):
+            state[name] = adapt_channels(tensor, config.in_chans, channel_init)
+            detail = f"{tensor.shape[1]} -> {config.in_chans} channels, {channel_init}"
+            lines.append(LedgerLine(name, "resized", detail))
         elif tensor.shape != empty.shape:
             raise WeightsError(
                 f"{source.path}: tensor {name} has shape {tuple(tensor.shape)}, but "
@@ -172,6 +181,7 @@ def build(
     lines += _dropped_lines(source, set(state))
     ledger = Ledger(str(source.path), tuple(lines), source.notes, source.layout)
     preprocess = replace(source.preprocess, image_size=config.image_hw)
+    preprocess = preprocess.with_channels(config.in_chans)
     return Loaded(model.eval(), preprocess, ledger, source.extra)
 
 

@@ -56,6 +56,10 @@ class TrainConfig:
     model's own."""
     preprocess_changes: dict[str, Any] = field(default_factory=dict)
     """Fields of the pre-processing that differ from those of the weights."""
+    channel_init: Literal["average", "repeat", "zero"] = "average"
+    """Patch weights of another number of channels than that of `weights`: their
+    average, or the same ones repeated, both with the same sum, or zero for those that
+    are new."""
     freeze: int = -1
     """Number of first blocks that are frozen together with the stem; -1 trains
     everything, the model's depth is a linear probe."""

@@ -119,6 +119,12 @@ def _add_start_flags(parser: Parser) -> None:
         "what is asked of a picture, such as classify or regression; without it the "
         "data decides",
     )
+    parser.add(
+        "--channels N",
+        0,
+        "channels of the model's input: 1 for grey, or all of a file of several "
+        "bands; 0: those of the model, three",
+    )
     parser.add("--twin", False, "the recipe with a small model, for 60 updates")
     parser.add("--linear-probe", False, "keep all blocks, train the head")
     parser.add("--drop-path RATE", float, "stochastic depth")
@@ -126,7 +132,7 @@ def _add_start_flags(parser: Parser) -> None:
         "--set FIELD=VALUE",
         [str],
         "fields of the model, such as patch_size=8 or global_pool=avg; of a video "
-        "model num_frames=16, sampling.kind=dense",
+        "model num_frames=16, sampling.kind=dense; of pixels value_range=[0,4095]",
         action="extend",
     )
 

@@ -22,12 +22,14 @@ from vitral.data.images import (
     CropBox,
     Geometry,
     Size,
+    raster_of,
     rotate_image,
     shift_image,
     uint8,
 )
 from vitral.data.preprocess import Preprocess
 from vitral.data.rng import fork_torch_rng, generator_for, seed_for
+from vitral.errors import ConfigError
 
 _FILL = [128, 128, 128]  # grey of the original RandAugment
 
@@ -40,6 +42,15 @@ class Augment:
     preprocess: Preprocess
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        channels = self.preprocess.channels
+        if self.config.changes_color and channels != 3:
+            raise ConfigError(
+                "Colour operations change red, green and blue, and the model takes "
+                f"{channels} channel(s): set `--rand-augment 0 --color-jitter 0` and "
+                "`--policy rand`, which leaves them out."
+            )
+
     @property
     def concurrent(self) -> bool:
         """Return whether threads may run at once: torchvision's operations draw from
@@ -48,7 +59,7 @@ class Augment:
 
     def __call__(
         self, image: Image.Image, example_id: str, draw: int
-    ) -> Float[Tensor, "3 height width"]:
+    ) -> Float[Tensor, "channels height width"]:
         """Vary and preprocess one RGB image without changing global random state."""
         values = self.pixels(image, example_id, draw)
         if values is not None:
@@ -68,7 +79,7 @@ class Augment:
             if config.changes_color:
                 # On 8-bit Pillow images, for which these operations were defined, and
                 # without sums whose rounding depends on the number of threads.
-                rounded = pixels.round().to(torch.uint8)
+                rounded = pixels.round().clamp(0, 255).to(torch.uint8)
                 pixels = self._apply_color_ops(rounded, generator).float()
             result = self.preprocess.normalize(pixels)
             if config.random_erasing:
@@ -80,7 +91,7 @@ class Augment:
     ) -> UInt8[Tensor, "3 height width"] | None:
         """Return the varied image before normalisation; None if a step is not 8-bit."""
         config = self.config
-        is_uint8 = self.preprocess.antialias
+        is_uint8 = self.preprocess.antialias and self.preprocess.is_rgb8
         if not is_uint8 or config.shift or config.rotate or config.random_erasing:
             return None
         geometry, generator = self._draw(image, example_id, draw)
@@ -115,11 +126,14 @@ class Augment:
 
     def _crop_and_flip(
         self, image: Image.Image, geometry: Geometry
-    ) -> Shaped[Tensor, "3 height width"]:
+    ) -> Shaped[Tensor, "channels height width"]:
         """Return the crop in the symmetry of the view."""
-        symmetry = SYMMETRIES[geometry.symmetry]
-        image = image if symmetry is None else image.transpose(symmetry)
-        pixels = self._crop(image, geometry)
+        if self.preprocess.is_rgb8:
+            symmetry = SYMMETRIES[geometry.symmetry]
+            image = image if symmetry is None else image.transpose(symmetry)
+            pixels = self._crop(image, geometry)
+        else:
+            pixels = self._crop_planes(image, geometry)
         return pixels.flip(-1) if geometry.flip else pixels
 
     def symmetry(self, example_id: str, view: int) -> int:
@@ -138,6 +152,17 @@ class Augment:
         pixels = self._resize_box(image, geometry.resized, geometry.box)
         window = geometry.window
         return pixels[:, window.top : window.bottom, window.left : window.right]
+
+    def _crop_planes(
+        self, image: Image.Image, geometry: Geometry
+    ) -> Float[Tensor, "channels height width"]:
+        """Return the crop of values that are not 8 bits of red, green and blue."""
+        preprocess, steps, box = self.preprocess, geometry.steps, geometry.box
+        planes = raster_of(image).planes(preprocess.channels, preprocess.value_range)
+        planes = planes.transpose(-1, -2) if steps.transpose else planes
+        planes = planes.flip([-2] * steps.top_bottom + [-1] * steps.left_right)
+        part = planes[:, box.top : box.bottom, box.left : box.right].contiguous()
+        return preprocess.resample_planes(part, geometry.resized, geometry.window)
 
     def _resize_box(
         self, image: Image.Image, size: Size, box: CropBox

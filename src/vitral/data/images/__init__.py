@@ -17,6 +17,13 @@ from vitral.data.images.geometry import (
     turn_size,
 )
 from vitral.data.images.preprocess import ImagePreprocess, Readable, as_rgb
+from vitral.data.images.raster import (
+    Raster,
+    RasterImage,
+    ValueRange,
+    attach_raster,
+    raster_of,
+)
 from vitral.data.images.uint8 import Uint8Transform, all_uint8, normalize_batch
 
 __all__ = [
@@ -26,16 +33,21 @@ __all__ = [
     "DecodedImage",
     "Geometry",
     "ImagePreprocess",
+    "Raster",
+    "RasterImage",
     "Readable",
     "Size",
     "Uint8Transform",
+    "ValueRange",
     "all_uint8",
     "as_rgb",
+    "attach_raster",
     "begins_as_image",
     "decode",
     "drop_vanished",
     "normalize_batch",
     "one_line",
+    "raster_of",
     "reason_unread",
     "rotate_image",
     "shift_image",

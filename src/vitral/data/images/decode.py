@@ -9,13 +9,20 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vitral.data.images import deep_files
 from vitral.data.images.formats import FORMATS, register_formats
+from vitral.data.images.raster import (
+    Raster,
+    RasterImage,
+    attach_raster,
+    turn_upright,
+)
 from vitral.errors import ImageError
 
 MAX_PIXELS = 64_000_000
@@ -35,7 +42,10 @@ _TRANSPOSE = {
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImage:
-    """An RGB image and the corrections that decoding applied."""
+    """An RGB image and the corrections that decoding applied.
+
+    Where the file holds more than 8 bits or other channels, `image` is a `RasterImage`.
+    """
 
     image: Image.Image
     notes: tuple[str, ...] = ()
@@ -72,6 +82,8 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
                 f"{max_pixels:,} are accepted"
             ) from None
         except UnidentifiedImageError:
+            if deep_files.is_tiff(content):
+                return _decode_again(content, max_pixels)
             raise ImageError(
                 "the content is not a JPEG, PNG, WEBP, BMP, GIF, TIFF or AVIF image, "
                 "or its header is broken"
@@ -81,6 +93,37 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
             # struct.error, ValueError, IndexError, ZeroDivisionError, MemoryError.
             raise ImageError(f"decoding failed: {one_line(error)}") from error
     return DecodedImage(image=decoded.image, notes=(*decoded.notes, *warned))
+
+
+def _decode_again(content: bytes, max_pixels: int) -> DecodedImage:
+    """Decode a TIFF that Pillow does not open."""
+    try:
+        return _describe_raster(deep_files.read_tiff(content, max_pixels))
+    except ImageError:
+        raise
+    except Exception as error:
+        raise ImageError(f"decoding failed: {one_line(error)}") from error
+
+
+def _describe_raster(raster: Raster) -> DecodedImage:
+    """Return a picture for a person, with the raster and a note of what it cannot show.
+
+    The note holds no value of the file, so that equal notes are counted together.
+    """
+    notes = []
+    if raster.opacity:
+        notes.append("transparency composited on white")
+    elif raster.channels not in (1, 3):
+        shown = "three" if raster.channels > 3 else "one"
+        notes.append(f"{raster.channels} channels: a picture shows the first {shown}")
+    if not raster.is_uint8:
+        low, high = raster.container
+        promised = low == 0 and high in (1, 65535)
+        ends = f"{low:g}..{high:g}" if promised else "its own minimum..maximum"
+        notes.append(f"{raster.values.dtype} values scaled from {ends} for a picture")
+    return DecodedImage(
+        image=attach_raster(raster.picture(), raster), notes=tuple(notes)
+    )
 
 
 def to_rgb(image: Image.Image) -> DecodedImage:
@@ -133,9 +176,17 @@ def _decode(content: bytes, max_pixels: int) -> DecodedImage:
             frames = getattr(opened, "n_frames", 0)
             notes.append(f"first of {frames} frames or pages used")
         # Pillow rotates a TIFF while loading it and then drops the tag.
-        rotated = getattr(opened, "tag_v2", {}).get(_ORIENTATION_TAG, 1) in _TRANSPOSE
+        tags = getattr(opened, "tag_v2", {})
+        rotated = tags.get(_ORIENTATION_TAG, 1) in _TRANSPOSE
+        if deep_files.needs_bands(tags):
+            decoded = _describe_raster(deep_files.read_tiff(content, max_pixels))
+            notes += decoded.notes + ("EXIF orientation applied",) * rotated
+            return DecodedImage(image=decoded.image, notes=tuple(notes))
         opened.load()
-        converted = to_rgb(opened)
+        if deep_files.is_deep_png(content):
+            converted = _describe_raster(deep_files.read_deep_png(content))
+        else:
+            converted = to_rgb(opened)
         notes += converted.notes
         # After load(): a PNG may carry EXIF data behind its pixels.
         try:
@@ -145,7 +196,13 @@ def _decode(content: bytes, max_pixels: int) -> DecodedImage:
             notes.append("EXIF data is broken and was ignored")
         image = converted.image
         if orientation in _TRANSPOSE:
-            image = image.transpose(_TRANSPOSE[orientation])
+            turned = image.transpose(_TRANSPOSE[orientation])
+            if isinstance(image, RasterImage):
+                old = image.raster
+                values = turn_upright(old.values, orientation)
+                raster = replace(old, values=values)
+                turned = attach_raster(turned, raster)
+            image = turned
         if rotated or orientation in _TRANSPOSE:
             notes.append("EXIF orientation applied")
         if image is opened:
@@ -173,16 +230,29 @@ def _scale_to_uint8(image: Image.Image) -> DecodedImage:
         note = f"{dtype} grey scaled from its own minimum..maximum"
     span = high - low or 1.0
     gray = np.rint((values - low) / span * 255).astype(np.uint8)
-    return DecodedImage(image=Image.fromarray(gray).convert("RGB"), notes=(note,))
+    raster = Raster(values=np.array(image)[..., None], container=(low, high))
+    picture = attach_raster(Image.fromarray(gray).convert("RGB"), raster)
+    return DecodedImage(image=picture, notes=(note,))
 
 
 def _composite_on_white(image: Image.Image) -> DecodedImage:
     rgba = image.convert("RGBA")
     if rgba.getchannel("A").getextrema() == (255, 255):
-        return DecodedImage(image=rgba.convert("RGB"))
+        opaque = rgba.convert("RGB")
+        is_rgba = image.mode == "RGBA"
+        return DecodedImage(image=_with_opacity(opaque, rgba) if is_rgba else opaque)
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     flat = Image.alpha_composite(white, rgba).convert("RGB")
+    if image.mode == "RGBA":
+        flat = _with_opacity(flat, rgba)
     return DecodedImage(image=flat, notes=("transparency composited on white",))
+
+
+def _with_opacity(picture: Image.Image, rgba: Image.Image) -> Image.Image:
+    """Keep the four channels, for a model that takes opacity as one of them."""
+    values = np.asarray(rgba)
+    raster = Raster(values=values, container=(0.0, 255.0), opacity=True)
+    return attach_raster(picture, raster)
 
 
 def one_line(error: BaseException | str) -> str:

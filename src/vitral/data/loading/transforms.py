@@ -33,7 +33,7 @@ class EvalTransform:
 
     def __call__(
         self, image: Image.Image, example_id: str, draw: int
-    ) -> Float[Tensor, "3 height width"]:
+    ) -> Float[Tensor, "channels height width"]:
         return self.preprocess(image)
 
     def geometry(self, image: Image.Image, example_id: str, draw: int) -> Geometry:
@@ -44,7 +44,7 @@ class EvalTransform:
         self, image: Image.Image, example_id: str, draw: int
     ) -> UInt8[Tensor, "3 height width"] | None:
         """Return the image before normalisation; None if resizing leaves 8 bits."""
-        if not self.preprocess.antialias:
+        if not (self.preprocess.antialias and self.preprocess.is_rgb8):
             return None
         return uint8.to_planes(self.preprocess.resize_and_crop_image(image))
 

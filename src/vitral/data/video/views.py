@@ -9,7 +9,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.images import IMAGE_EXTENSIONS, ImagePreprocess, Readable, Size
+from vitral.data.images import (
+    IMAGE_EXTENSIONS,
+    CropBox,
+    ImagePreprocess,
+    Readable,
+    Size,
+)
 from vitral.data.video.clip import Clip
 from vitral.data.video.frame_sampling import Sampling
 from vitral.data.video.frames import clip_from_array, open_clip
@@ -52,7 +58,6 @@ def _spatial_crops(
     if crops == 1:
         return preprocess.resize_and_crop(frame)[None]
     size = preprocess.size_before_crop(Size(frame.height, frame.width))
-    pixels = preprocess.resample(frame, size)
     height, width = preprocess.image_size
     spare = Size(size.height - height, size.width - width)
     parts = []
@@ -60,7 +65,8 @@ def _spatial_crops(
         along_width = spare.width >= spare.height
         left = round(spare.width * (share if along_width else 0.5))
         top = round(spare.height * (0.5 if along_width else share))
-        parts.append(pixels[:, top : top + height, left : left + width])
+        window = CropBox(top, left, top + height, left + width)
+        parts.append(preprocess.resample(frame, size, window))
     return torch.stack(parts)
 
 

@@ -112,8 +112,9 @@ class Predictor:
 
     def warm_up(self, batch: int) -> None:
         """Run the self-test: one pass of a full batch and one of a single image."""
-        height, width = self.run.preprocess.image_size
-        grey = self.run.preprocess.normalize(torch.full((3, height, width), 127.0))
+        preprocess = self.run.preprocess
+        shape = (preprocess.channels, *preprocess.image_size)
+        grey = preprocess.normalize(torch.full(shape, 127.0))
         for batch_size in {1, batch}:
             outputs = self.run.predict_outputs(
                 grey.expand(batch_size, -1, -1, -1).contiguous()

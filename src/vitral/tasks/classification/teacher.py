@@ -70,5 +70,14 @@ def read_teacher(path: str, student: Preprocess, classes: tuple[str, ...]) -> Te
             f"The teacher {path} has {source.config.num_classes} outputs and the data "
             f"{len(classes)} classes: fine-tune the teacher on this data first."
         )
+    theirs = source.preprocess
+    if (theirs.channels, theirs.value_range) != (student.channels, student.value_range):
+        raise ConfigError(
+            f"The teacher {path} takes {theirs.channels} channel(s) of values from "
+            f"{theirs.value_range or (0, 255)}, and the student {student.channels} "
+            f"from {student.value_range or (0, 255)}: both must see the same pixels. "
+            "Start the student from the teacher's kind of weights, or train a teacher "
+            "on this data."
+        )
     model = vitral.weights.build(source, source.config).model
     return Teacher(model, student, source.preprocess)

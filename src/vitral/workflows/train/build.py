@@ -27,7 +27,7 @@ from vitral.tasks import Monitor, MonitorContext, get_task
 from vitral.training import OptimConfig, create_optimizer, parameter_groups
 from vitral.training.distributed import broadcast_from_rank_zero, get_rank
 from vitral.training.fit import EpochBatches
-from vitral.weights import Ledger, WeightsSource
+from vitral.weights import ChannelInit, Ledger, WeightsSource
 from vitral.workflows.dataset import bad_files_in, describe_data
 from vitral.workflows.inference import InferenceSpec, measure_split
 from vitral.workflows.runtime import command_line, describe_environment
@@ -89,7 +89,8 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
         plan.labels.names,
         seed=config.seed,
         freeze=config.freeze,
-        preprocess_changes=config.preprocess_changes,
+        preprocess_changes={**plan.pixels, **config.preprocess_changes},
+        channel_init=config.channel_init,
     )
     model, preprocess = bundle.model, bundle.preprocess
     sizes = image_sizes(config.resolutions, plan.model, preprocess)
@@ -110,6 +111,8 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
     broadcast_from_rank_zero(lambda: _write_metadata(plan, session))
     model.to(session.device)
     _log_summary(plan, model, bundle.ledger, sizes)
+    if plan.pixels and get_rank() == 0:
+        logger.info("pixels: %s", describe_pixels(preprocess))
     train, val = make_loaders(plan, session, model, preprocess, transform)
     task = get_task(config.objective.TASK)
     monitor = None
@@ -143,13 +146,16 @@ def build_model(
     seed: int,
     freeze: int,
     preprocess_changes: dict[str, Any],
+    channel_init: ChannelInit = "average",
 ) -> ModelBundle:
     """Build the model with its weights, its frozen part and its preprocessing."""
     ledger = None
     origin: dict[str, Any] = {"notes": ["fresh weights"]}
     torch.manual_seed(seed)
     if source is not None:
-        model, preprocess, ledger = vitral.weights.build(source, model_config, classes)
+        model, preprocess, ledger = vitral.weights.build(
+            source, model_config, classes, channel_init
+        )
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
         resized = source.config.grid != model_config.grid
         if resized and isinstance(model_config, ViTConfig):
@@ -160,7 +166,9 @@ def build_model(
             }
     else:
         model = vitral.models.build_model(model_config)
-        preprocess = Preprocess(image_size=model_config.image_hw, antialias=True)
+        preprocess = Preprocess(
+            image_size=model_config.image_hw, antialias=True
+        ).with_channels(model_config.in_chans)
     preprocess = preprocess.for_input(model_config.input_shape, preprocess_changes)
     if freeze >= 0:
         model.freeze(freeze)
@@ -219,6 +227,19 @@ def _log_summary(
         logger.info("%s", ledger.summary().splitlines()[0])
     if plan.config.resolutions:
         logger.info("images: %s", describe_sizes(sizes, plan.spec.loop.steps))
+
+
+def describe_pixels(preprocess: Preprocess) -> str:
+    """Return range, mean and deviation that were measured, in a line."""
+    low, high = preprocess.value_range or (0, 255)
+    mean, std = (
+        ", ".join(f"{value:.3g}" for value in values)
+        for values in (preprocess.mean, preprocess.std)
+    )
+    return (
+        f"{preprocess.channels} channel(s), values from {low:g} to {high:g} as 0 to 1, "
+        f"mean {mean}, deviation {std}"
+    )
 
 
 def _describe_model(model: VisionModel) -> str:

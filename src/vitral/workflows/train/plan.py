@@ -9,6 +9,7 @@ from typing import Any
 import vitral.models
 from vitral import config_io
 from vitral.data import Audit
+from vitral.data.pixel_values import measure_statistics
 from vitral.errors import ConfigError
 from vitral.models import ModelConfig
 from vitral.tasks import Labels, get_task
@@ -34,6 +35,8 @@ class TrainPlan:
     source: WeightsSource | None
     """Content of `config.weights`; None for fresh weights."""
     model: ModelConfig
+    pixels: dict[str, Any]
+    """Fields of the pre-processing that were measured on the training files."""
     spec: FitSpec
     """Settings of the loop, with the updates of the whole run."""
 
@@ -52,6 +55,9 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
     model = resolve_model_config(config, len(labels.names), source)
     audit = broadcast_from_rank_zero(
         lambda: audit_dataset(dataset, split_file, runtime.workers)
+    )
+    pixels = broadcast_from_rank_zero(
+        lambda: measure_pixels(config, audit, source, model)
     )
     steps = config.loop.steps or steps_for(
         len(audit.dataset.select("train")), config.epochs, config.batch_size
@@ -79,7 +85,40 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
         labels=labels,
         source=source,
         model=model,
+        pixels=pixels,
         spec=spec,
+    )
+
+
+def measure_pixels(
+    config: TrainConfig,
+    audit: Audit,
+    source: WeightsSource | None,
+    model: ModelConfig,
+) -> dict[str, Any]:
+    """Return range, mean and deviation of files that are not 8-bit RGB.
+
+    What weights of the same channels bring with them stays: their own range, and the
+    statistics of files of 8 bits.
+    """
+    if audit.dataset.kind == "clips":
+        return {}
+    asked = config.preprocess_changes
+    value_range = asked.get("value_range", audit.values.value_range)
+    known = source is not None and source.config.in_chans == model.in_chans
+    if (
+        source is not None
+        and source.preprocess.value_range
+        and "value_range" not in asked
+    ):
+        value_range = source.preprocess.value_range
+    if known and source is not None and source.preprocess.value_range == value_range:
+        return {}
+    if value_range is None and model.in_chans == 3:
+        return {}
+    ends = {"value_range": list(value_range)} if value_range else {}
+    return ends | measure_statistics(
+        audit.dataset, model.in_chans, tuple(value_range) if value_range else None
     )
 
 
@@ -90,6 +129,8 @@ def config_hash(config: TrainConfig) -> str:
     values = config_io.to_dict(plain)
     for name in VOLATILE:
         values.pop(name)
+    if config.channel_init == "average":
+        values.pop("channel_init")  # hashes of older runs have none
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
