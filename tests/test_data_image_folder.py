@@ -3,6 +3,7 @@ split."""
 
 import hashlib
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from PIL import Image
 import vitral.data as data
 from vitral.data.order import natural_key
 from vitral.data.sources.image_folder import read_folder
+from vitral.data.split import apply
 from vitral.errors import ConfigError, DataError
+from vitral.tasks.classification.labels import ClassLabels, match_classes
 
 
 def make_images(root: Path, *paths: str) -> None:
@@ -96,6 +99,36 @@ def test_a_class_unknown_to_train_is_named_with_both_lists(tmp_path):
         r"ant, bee. Classes of val: ant, dog. Rename the folder",
     ):
         data.open(tmp_path)
+
+
+def test_one_name_in_two_unicode_forms_is_one_class(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    make_images(tmp_path / "splits", f"train/{nfc}/1.png", "train/bar/1.png")
+    make_images(tmp_path / "splits", f"val/{nfd}/1.png")
+    dataset = data.open(tmp_path / "splits")
+    assert dataset.classes == ("bar", nfc)
+    assert by_id(dataset)[f"val/{nfd}/1.png"].label == (1,)
+    assert "class folder(s) have a name in another Unicode form than NFC, such as " in (
+        "; ".join(dataset.notes)
+    )
+    make_images(tmp_path / "both", f"{nfc}/1.png", f"{nfd}/2.png", "bar/1.png")
+    dataset = data.open(tmp_path / "both", val=0, test=0)
+    assert dataset.classes == ("bar", nfc)
+    assert [example.label for example in dataset.examples] == [(0,), (1,), (1,)]
+    assert (
+        f"2 folders are one class, {nfc}: their names differ in Unicode form only"
+        in dataset.notes
+    )
+    # A model and a split of an earlier version keep the form of their folders.
+    assert match_classes(ClassLabels(names=(nfd, "bar")), dataset).classes == (
+        nfd,
+        "bar",
+    )
+    file = tmp_path / "split.csv"
+    rows = [f"{nfd}/1.png,{nfd},val", "bar/1.png,bar,train"]
+    file.write_text("path,label,split\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    examples = by_id(apply(dataset, file))
+    assert examples[f"{nfc}/1.png"].split == "val"
 
 
 def test_same_leaf_names_are_not_merged(tmp_path):

@@ -1,13 +1,18 @@
 """vitral.data.sources.table: rows to examples, and what is said about a wrong row."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import vitral.data as data
+from vitral.data.names import join_names, split_names
 from vitral.data.sources.table import read_table
+from vitral.data.split import save
 from vitral.errors import ConfigError, DataError
 from vitral.tasks.classification.labels import ClassLabels
 
@@ -129,7 +134,7 @@ def test_jsonl_lists_and_numbers(root):
             "line 3, column 'path': .*no.png is no file",
         ),
         ("path,label\na.png,x\nsub,y\n", "line 3, column 'path': .*sub is no file"),
-        ("path,label\n/a.png,x\n", "line 2, column 'path': '/a.png' is absolute"),
+        ("path,label\n/a.png,x\n", "line 2, column 'path': /a.png is no file"),
         (
             "path,label\na.png,x\nb.png,y\nsub/../a.png,y\n",
             "line 4, column 'path': 'a.png' is already in line 2; keep one",
@@ -217,3 +222,139 @@ def test_two_tables_in_a_folder_and_an_unreadable_one(root):
         data.open(root)
     with pytest.raises(DataError, match=r"none.csv cannot be read: No such file"):
         read_table(root / "none.csv")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_path_finds_its_file_in_another_unicode_form(root, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    name = unicodedata.normalize(other, "café/é.png")
+    (root / name).parent.mkdir()
+    (root / "a.png").rename(root / name)
+    text = f"path,label\n{unicodedata.normalize(form, 'café/é.png')},x\nb.png,y\n"
+    dataset = read_table(write(root, text))
+    assert dataset.examples[0].id == name
+    assert dataset.read(dataset.examples[0]).size
+    assert (
+        "1 path(s) of the table are written otherwise on the disk" in dataset.notes[0]
+    )
+
+
+def test_absolute_and_windows_paths(root):
+    text = f"path,label\n{root / 'a.png'},x\nsub\\c.png,y\n"
+    (root / "b.png").rename(root / "sub" / "c.png")
+    dataset = read_table(write(root, text))
+    assert [example.id for example in dataset.examples] == ["a.png", "sub/c.png"]
+    elsewhere = root / "elsewhere"
+    elsewhere.mkdir()
+    dataset = read_table(
+        write(elsewhere, text.replace("sub\\c.png", str(root / "d.png")))
+    )
+    assert dataset.examples[1].id == str(root / "d.png")
+    assert dataset.read(dataset.examples[1]).size
+
+
+def test_all_missing_files_at_once(root):
+    rows = "".join(f"gone{i}.png,x\n" for i in range(12))
+    with pytest.raises(
+        DataError,
+        match=r"12 of 14 rows name no file, the first ten: labels.csv line "
+        r"4: .*gone0.png; .*line 13: .*gone9.png. Correct the paths",
+    ) as caught:
+        read_table(write(root, f"path,label\na.png,x\nb.png,y\n{rows}"))
+    assert "gone10" not in str(caught.value)
+
+
+NONE = [("a", (1, 0)), ("b", (1, 1)), ("d", (0, 0))]
+
+
+@pytest.mark.parametrize("table", ["labels.csv", "labels.jsonl", "onehot.csv"])
+def test_rows_without_a_label_where_others_have_several(root, table):
+    names = {"a": ["x"], "b": ["x", "y"], "d": []}
+    text = {
+        "labels.csv": "path,label\n"
+        + "".join(f"{k}.png,{';'.join(v)}\n" for k, v in names.items()),
+        "labels.jsonl": "".join(
+            json.dumps({"path": f"{k}.png", "label": v}) + "\n"
+            for k, v in names.items()
+        ),
+        "onehot.csv": "path,x,age,y\n"
+        + "".join(f"{k}.png,{x},{x + 40},{y}\n" for k, (x, y) in NONE),
+    }[table]
+    dataset = read_table(write(root, text, table))
+    assert dataset.classes == ("x", "y")
+    assert [example.label for example in dataset.examples] == [(0,), (0, 1), ()]
+    target = dataset.targets.stack(dataset.classes, dataset.examples, [None] * 3)
+    assert target.shares.tolist() == [[1, 0], [1, 1], [0, 0]]
+    assert ClassLabels.from_dataset(dataset).multi_label
+    if table == "onehot.csv":
+        assert dataset.notes == (
+            "classes are the columns of 0 and 1: x, y; onehot.csv has other columns, "
+            "not read: age",
+        )
+        assert "label" in data.describe_source(root / table).columns
+
+
+def test_columns_of_0_and_1_with_one_1_each_are_one_class(root):
+    dataset = read_table(write(root, "path,x,y\na.png,1,0\nb.png,0.0,1.0\n"))
+    assert [example.label for example in dataset.examples] == [(0,), (1,)]
+    assert not ClassLabels.from_dataset(dataset).multi_label
+
+
+@pytest.mark.parametrize("label", ["nan", "NaN", "x;NaN"])
+def test_a_missing_number_is_no_class(root, label):
+    with pytest.raises(
+        DataError, match=r"line 2, column 'label': it is .*a missing numb"
+    ):
+        read_table(write(root, f"path,label\na.png,{label}\nb.png,y\n"))
+    with pytest.raises(DataError, match="it is 'NaN', a missing number and no class"):
+        read_table(write(root, '{"path": "a.png", "label": NaN}\n', "labels.jsonl"))
+
+
+@pytest.mark.parametrize("where", ["root", "splits"])
+def test_the_metadata_of_hugging_faces_image_folder(root, where):
+    if where == "root":
+        write(root, "file_name,label\na.png,x\nsub/../b.png,y\n", "metadata.csv")
+        dataset = data.open(root, val=0, test=0)
+        assert [example.id for example in dataset.examples] == ["a.png", "b.png"]
+        return
+    for split, names in (("train", "ab"), ("test", "d")):
+        (root / split).mkdir()
+        for name in names:
+            (root / f"{name}.png").rename(root / split / f"{name}.png")
+    write(root / "train", "file_name,label\na.png,x\nb.png,y\n", "metadata.csv")
+    write(root / "test", '{"file_name": "d.png", "label": "y"}\n', "metadata.jsonl")
+    dataset = data.open(root, val=0)
+    assert {e.id: (e.split, e.label) for e in dataset.examples} == {
+        "train/a.png": ("train", (0,)),
+        "train/b.png": ("train", (1,)),
+        "test/d.png": ("test", (1,)),
+    }
+    assert data.describe_source(root).kind == "table"
+    write(root / "test", '{"file_name": "d.png", "label": "z"}\n', "metadata.jsonl")
+    with pytest.raises(DataError, match=r"test has the class.es. z, which train lacks"):
+        data.open(root)
+
+
+def test_class_names_with_separators_come_back_from_a_saved_split(root):
+    names = ["salt;pepper", "salt", "back\\slash", "end\\", ";"]
+    for number, name in enumerate(names):
+        for place in range(4):
+            file = root / "classes" / name / f"{place}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), (number, place, 0)).save(file)
+    before = data.open(root / "classes")
+    save(before, root / "classes" / "split.csv")
+    after = read_table(root / "classes" / "split.csv")
+    assert after.classes == before.classes
+    assert not ClassLabels.from_dataset(after).multi_label
+    assert [(e.id, e.label, e.split) for e in after.examples] == [
+        (e.id, e.label, e.split) for e in before.examples
+    ]
+    # Earlier versions wrote the name of the folder as it is.
+    old = "path,label\nsalt;pepper/0.png,salt;pepper\nsalt/0.png,salt\n"
+    assert read_table(write(root / "classes", old)).classes == ("salt", "salt;pepper")
+
+
+@given(st.lists(st.text(alphabet="a;\\ é", min_size=1), min_size=1, max_size=4))
+def test_joined_names_come_back(names):
+    assert split_names(join_names(names)) == names

@@ -12,7 +12,9 @@ from vitral.data.sources import (
     NUMBER_COLUMNS,
     PREFIX,
     default_root,
+    find_table,
     has_classes,
+    has_marks,
     read_folder,
     read_hub,
     read_named,
@@ -26,7 +28,6 @@ from vitral.data.sources import (
 from vitral.errors import ConfigError, DataError
 from vitral.validation import nearest_names
 
-TABLE_FILES = ("labels.csv", "labels.jsonl")
 NAMES = (*torchvision_datasets.NAMES, *vtab.NAMES)
 """Names of all named data sets; names with a slash are tasks of a benchmark."""
 
@@ -45,9 +46,12 @@ class SourceFacts:
 def describe_source(data: str | Path) -> SourceFacts:
     """Return what can be said about a source without listing it."""
     path, name = Path(data), str(data)
-    table = _find_table(path)
+    table = find_table(path)
     if table is not None:
-        return SourceFacts(data=name, kind="table", columns=table_columns(table))
+        columns = table_columns(table)
+        if has_marks(table):
+            columns = (*columns, "label")
+        return SourceFacts(data=name, kind="table", columns=columns)
     if find_shards(data) is not None:
         return SourceFacts(data=name, kind="shards")
     if path.is_dir():
@@ -58,18 +62,6 @@ def describe_source(data: str | Path) -> SourceFacts:
         return SourceFacts(data=name, kind="unknown")
     columns = ("label", *NUMBER_COLUMNS[name]) if name in NUMBER_COLUMNS else ()
     return SourceFacts(data=name, kind="name", columns=columns)
-
-
-def _find_table(path: Path) -> Path | None:
-    """Return the table that `path` is or holds; None if there is none."""
-    if path.is_dir():
-        tables = [path / name for name in TABLE_FILES if (path / name).is_file()]
-        if len(tables) > 1:
-            raise DataError(
-                f"{path} holds both {' and '.join(TABLE_FILES)}. Remove one."
-            )
-        return tables[0] if tables else None
-    return path if path.is_file() and path.suffix in (".csv", ".jsonl") else None
 
 
 def open_dataset(
@@ -143,7 +135,7 @@ def _list_examples(
 ) -> Dataset:
     """List the examples before `split.assign`."""
     path = Path(data)
-    table = _find_table(path)
+    table = find_table(path)
     if table is not None:
         return read_table(table, group_by, kind, columns, unlabelled)
     if columns and str(data) not in NUMBER_COLUMNS:
@@ -207,7 +199,7 @@ def _refuse_clips(name: str, kind: str) -> None:
 
 
 def _is_unlabelled_folder(path: Path) -> bool:
-    if not path.is_dir() or any((path / name).is_file() for name in TABLE_FILES):
+    if not path.is_dir() or find_table(path) is not None:
         return False
     return find_shards(path) is None and not has_classes(path)
 

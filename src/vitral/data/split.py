@@ -14,6 +14,7 @@ from pathlib import Path
 from vitral.atomic_io import write_atomic
 from vitral.data.dataset import SPLITS, Dataset, shorten_names
 from vitral.data.example import Example
+from vitral.data.names import canonical_name, join_names
 from vitral.data.rng import seed_for
 from vitral.errors import ConfigError, DataError
 
@@ -84,7 +85,7 @@ def save(dataset: Dataset, path: Path) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "label", "split", *(["group"] if with_groups else [])])
     for example in dataset.examples:
-        label = ";".join(dataset.classes[index] for index in example.label)
+        label = join_names(dataset.classes[index] for index in example.label)
         group = [example.group] if with_groups else []
         writer.writerow([example.id, label, example.split, *group])
     write_atomic(path, text.getvalue())
@@ -107,7 +108,13 @@ def apply(
         DataError: the file is not a split.csv.
     """
     saved, groups = _load_splits(path)
-    present = [example.id for example in dataset.examples if example.id in saved]
+    # Another disk may give the same names in another Unicode form.
+    by_name = {canonical_name(path): path for path in saved}
+    present = {
+        example.id: example.id if example.id in saved else by_name[name]
+        for example in dataset.examples
+        if (name := canonical_name(example.id)) in by_name
+    }
     if not present:
         raise DataError(
             f"{path} names none of the {len(dataset.examples)} examples of "
@@ -116,7 +123,7 @@ def apply(
         )
     examples = tuple(
         example.with_split(
-            saved.get(example.id)
+            (example.id in present and saved[present[example.id]])
             # A new member of a saved group must join its split.
             or groups.get(example.group)
             or _split_by_hash(example, seed, val, test)
@@ -124,7 +131,7 @@ def apply(
         for example in dataset.examples
     )
     notes = list(dataset.notes)
-    vanished = sorted(set(saved) - set(present))
+    vanished = sorted(set(saved) - set(present.values()))
     added = len(examples) - len(present)
     if vanished:
         notes.append(

@@ -16,7 +16,9 @@ from vitral.data.sources.pseudo_labels import (
     read_pseudo_data,
 )
 from vitral.data.sources.synthetic import Label, moving_squares
-from vitral.data.sources.table import read_table, table_columns
+from vitral.data.sources.table import read_table
+from vitral.data.sources.table_files import find_table, table_columns
+from vitral.data.sources.table_labels import has_marks
 from vitral.data.sources.table_rows import csv_rows, json_rows, read_text
 from vitral.data.sources.torchvision_catalogue import TORCHVISION_DATASETS
 from vitral.data.sources.torchvision_datasets import default_root, read_named
@@ -35,7 +37,9 @@ __all__ = [
     "choose_label_column",
     "csv_rows",
     "default_root",
+    "find_table",
     "has_classes",
+    "has_marks",
     "json_rows",
     "moving_squares",
     "read_folder",

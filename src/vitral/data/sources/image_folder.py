@@ -23,6 +23,7 @@ from vitral.data.dataset import (
 )
 from vitral.data.example import Example
 from vitral.data.images import IMAGE_EXTENSIONS
+from vitral.data.names import canonical_name
 from vitral.data.order import natural_key
 from vitral.data.video import CLIP_EXTENSIONS, VIDEO_EXTENSIONS, require_av
 from vitral.data.walk import FolderWalk, left_out_line, reason_group
@@ -138,7 +139,7 @@ def _list_folder(scan: FolderScan) -> dict[str, str]:
     """List the paths by split and class; return the split names by folder."""
     splits = split_folders(scan)
     owners = {
-        (f"{folder}/{name}" if folder else name): (split, name)
+        (f"{folder}/{name}" if folder else name): (split, canonical_name(name))
         for folder, split in splits.items()
         for name in scan.folders(folder)
     }
@@ -152,7 +153,27 @@ def _list_folder(scan: FolderScan) -> dict[str, str]:
         by_class.setdefault(name, []).extend(listed[path])
     for split in splits.values():
         scan.by_split.setdefault(split, {})
+    _note_unicode_forms(scan, owners)
     return splits
+
+
+def _note_unicode_forms(scan: FolderScan, owners: dict[str, tuple[str, str]]) -> None:
+    """Say which class folders are one class, and which names are read as NFC."""
+    folders: dict[tuple[str, str], list[str]] = {}
+    for path, owner in owners.items():
+        folders.setdefault(owner, []).append(path)
+    for (_, name), paths in folders.items():
+        if len(paths) > 1:
+            scan.notes.append(
+                f"{len(paths)} folders are one class, {name}: their names differ in "
+                "Unicode form only"
+            )
+    other = [path for path, (_, name) in owners.items() if not path.endswith(name)]
+    if other:
+        scan.notes.append(
+            f"{len(other)} class folder(s) have a name in another Unicode form than "
+            f"NFC, such as {other[0]}/: their class is its NFC form"
+        )
 
 
 def _reasons(scan: FolderScan, folder: str) -> str:

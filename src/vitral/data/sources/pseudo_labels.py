@@ -15,6 +15,7 @@ from vitral import config_io
 from vitral.data.dataset import Dataset, FileReader
 from vitral.data.example import Example
 from vitral.data.images import DecodedImage
+from vitral.data.names import canonical_name
 from vitral.data.sources.table_rows import json_rows, read_text
 from vitral.data.split import apply
 from vitral.data.video import Clip
@@ -186,6 +187,7 @@ def _read_pseudo_labels(
     for line, row in json_rows(table, read_text(table)):
         where = f"{table.name} line {line}"
         path, label, copies = row["path"], row["label"], row.get("copies", 1)
+        label = canonical_name(label) if isinstance(label, str) else label
         if not isinstance(path, str) or not path:
             raise DataError(
                 f"{where}: expected a path, got {path!r}. Correct or remove the row."

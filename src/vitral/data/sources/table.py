@@ -4,10 +4,7 @@ Columns: path, label, and optionally split, group and weight, for clips start an
 Several labels are joined by ";": a multi-label row, or with weights a soft target.
 """
 
-import json
-import math
-import posixpath
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,31 +16,27 @@ from vitral.data.dataset import (
     shorten_names,
 )
 from vitral.data.example import Example
+from vitral.data.names import canonical_name
 from vitral.data.order import natural_key
-from vitral.data.sources.table_rows import (
-    LABELLED,
-    column_text,
-    csv_rows,
-    json_rows,
-    read_text,
+from vitral.data.sources.table_files import table_columns, table_files
+from vitral.data.sources.table_labels import (
+    add_marked_labels,
+    has_marks,
+    parse_labels,
 )
+from vitral.data.sources.table_paths import MissingFileError, PathFinder
+from vitral.data.sources.table_rows import LABELLED, ColumnError, column_text
 from vitral.data.video import (
     VIDEO_EXTENSIONS,
     clip_id,
     is_clip_path,
-    is_image_path,
     parse_span,
     require_av,
 )
 from vitral.errors import ConfigError, DataError
 
-
-class _ColumnError(Exception):
-    """A fault in one column of one row; becomes a DataError with the line."""
-
-    def __init__(self, column: str, text: str) -> None:
-        super().__init__(text)
-        self.column = column
+_STEMS = ("labels", "metadata")
+"""Tables that have the name of their folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +51,10 @@ class _TableRow:
     span: tuple[float, float] | None
     columns: tuple[Any, ...]
     """Values of the columns that were asked for."""
+    is_list: bool
+    """True if the labels were given one by one, so that there may be none."""
+    where: str = ""
+    """Table and line, for messages."""
 
     @property
     def id(self) -> str:
@@ -71,13 +68,8 @@ class _Columns:
     group: str
     required: tuple[str, ...]
     kept: tuple[str, ...]
-
-
-def table_columns(path: Path) -> tuple[str, ...]:
-    """Return the columns of a table, of .jsonl those of the first row."""
-    text = read_text(path)
-    read = json_rows if path.suffix == ".jsonl" else csv_rows
-    return tuple(next(read(path, text, ()), (0, {}))[1])
+    marks_labels: bool
+    """The labels are columns of 0 and 1, one a class."""
 
 
 def read_table(
@@ -90,7 +82,8 @@ def read_table(
     """List the examples of a table; paths are relative to the table's folder.
 
     Args:
-        path: a .csv or .jsonl file in UTF-8. In .jsonl a label is a string, a list of
+        path: a .csv or .jsonl file in UTF-8, or a folder of split folders that hold a
+            metadata.csv each. In .jsonl a label is a string, a list of
             strings, or an object {class: weight}.
         group_by: the column that names the group; "" takes "group" if it exists.
         kind: "auto" decides by the first row; "clips" requires clips.
@@ -103,81 +96,129 @@ def read_table(
         MissingExtraError: there are video files and PyAV is not installed.
     """
     required = ("path", *columns) if columns else LABELLED
-    if unlabelled and "label" not in table_columns(path):
+    marks_labels = not columns and has_marks(path)
+    if marks_labels or (unlabelled and "label" not in table_columns(path)):
         required = ("path",)
-    wanted = _Columns(group_by, required, columns)
-    rows = _read_rows(path, wanted, kind)
+    wanted = _Columns(group_by, required, columns, marks_labels)
+    rows, notes = _read_rows(path, wanted, kind)
     if not rows:
         raise DataError(
             f"{path} has no row. Expected {column_text(required)}; add examples."
         )
     _check_splits(path, rows)
-    if "label" in required:
+    if "label" in required or marks_labels:
+        _require_labels(rows)
         classes = _class_map(path, rows)
     else:
         classes = () if columns else ("images",)
-    clips = is_clip_path(path.parent / rows[0].path)
+    root = path if path.is_dir() else path.parent
+    clips = is_clip_path(root / rows[0].path)
     if any(Path(row.path).suffix.lower() in VIDEO_EXTENSIONS for row in rows):
         require_av()
     return Dataset(
-        name=path.resolve().parent.name if path.stem == "labels" else path.stem,
-        root=path.parent,
+        name=root.resolve().name if path.stem in _STEMS or path.is_dir() else path.stem,
+        root=root,
         classes=classes,
         examples=tuple(_make_example(row, classes) for row in rows),
-        reader=(ClipReader if clips else FileReader)(root=path.parent),
+        reader=(ClipReader if clips else FileReader)(root=root),
         kind="clips" if clips else "images",
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _read_rows(path: Path, wanted: _Columns, kind: str) -> list[_TableRow]:
-    read = json_rows if path.suffix == ".jsonl" else csv_rows
-    raw_rows = read(path, read_text(path), wanted.required)
-    group_by = wanted.group
+def _read_rows(
+    source: Path, wanted: _Columns, kind: str
+) -> tuple[list[_TableRow], list[str]]:
+    """Return the rows of all tables of a source, and notes."""
+    root = source if source.is_dir() else source.parent
+    finder = PathFinder(root)
+    notes: list[str] = []
     rows: list[_TableRow] = []
-    seen: dict[str, int] = {}
-    for line, values in raw_rows:
-        if not rows and group_by and group_by not in values:
+    seen: dict[str, str] = {}
+    missing: list[tuple[str, MissingFileError]] = []
+    for table in table_files(source):
+        raw_rows = list(table.rows(wanted.required))
+        if wanted.marks_labels:
+            notes += add_marked_labels(table, raw_rows, wanted.group)
+        if raw_rows and wanted.group and wanted.group not in raw_rows[0][1]:
             raise ConfigError(
-                f"group_by must be a column of {path.name}: got {group_by!r}; found "
-                f"{', '.join(values)}."
+                f"group_by must be a column of {table.name}: got {wanted.group!r}; "
+                f"found {', '.join(raw_rows[0][1])}."
             )
-        try:
-            row = _parse_row(path.parent, line, values, wanted, kind)
-            if row.id in seen:
-                raise _ColumnError(
-                    "path", f"{row.id!r} is already in line {seen[row.id]}; keep one"
-                )
+        for line, values in raw_rows:
+            where = f"{table.name} line {line}"
+            try:
+                row = _parse_row(finder, line, table.place(values), wanted, kind)
+                if row.id in seen:
+                    raise ColumnError(
+                        "path", f"{row.id!r} is already in {seen[row.id]}; keep one"
+                    )
+            except MissingFileError as fault:
+                missing.append((where, fault))
+                continue
+            except ColumnError as fault:
+                raise DataError(f"{where}, column {fault.column!r}: {fault}.") from None
             # The first row decides for the others.
-            kind = "clips" if is_clip_path(path.parent / row.path) else "images"
-        except _ColumnError as fault:
-            raise DataError(
-                f"{path.name} line {line}, column {fault.column!r}: {fault}."
-            ) from None
-        seen[row.id] = line
-        rows.append(row)
-    return rows
+            kind = "clips" if is_clip_path(root / row.path) else "images"
+            seen[row.id] = f"line {line}" if source.is_file() else where
+            rows.append(replace(row, where=where))
+    _require_files(source, missing, len(rows))
+    return rows, notes + finder.notes()
+
+
+def _require_files(
+    source: Path, missing: list[tuple[str, MissingFileError]], present: int
+) -> None:
+    """Refuse a table that names files which do not exist, and list them."""
+    if not missing:
+        return
+    if len(missing) == 1:
+        where, fault = missing[0]
+        raise DataError(f"{where}, column {fault.column!r}: {fault}.")
+    listed = "; ".join(f"{where}: {fault.file}" for where, fault in missing[:10])
+    raise DataError(
+        f"{source}: {len(missing)} of {len(missing) + present} rows name no file"
+        f"{', the first ten' if len(missing) > 10 else ''}: {listed}. Correct the "
+        "paths, which are relative to the table's folder, or remove the rows."
+    )
+
+
+def _require_labels(rows: list[_TableRow]) -> None:
+    """Refuse rows without a label where no image has several."""
+    several = any(
+        (len(row.names) > 1 and row.weights is None) or (row.names and row.is_list)
+        for row in rows
+    )
+    empty = next((row for row in rows if not row.names), None)
+    if empty is not None and not several:
+        raise DataError(
+            f"{empty.where}, column 'label': it is empty; name a class or remove the "
+            "row. A row may have no label where others have several, in lists of a "
+            ".jsonl, or in columns of 0 and 1, one a class."
+        )
 
 
 def _parse_row(
-    root: Path, line: int, values: dict[str, Any], wanted: _Columns, kind: str
+    finder: PathFinder, line: int, values: dict[str, Any], wanted: _Columns, kind: str
 ) -> _TableRow:
     split = str(values.get("split") or "").strip()
     if split and split.lower() not in SPLIT_ALIASES:
-        raise _ColumnError(
+        raise ColumnError(
             "split", f"expected train, val or test, got {split!r}; correct it"
         )
+    root = finder.root
     values = _split_span(root, values)
-    path = _parse_path(root, values["path"], kind)
+    path = finder.find(values["path"], kind)
     span = None
     if is_clip_path(root / path):
         try:
             span = parse_span(values.get("start"), values.get("end"))
         except ValueError as error:
-            raise _ColumnError("start", str(error)) from None
+            raise ColumnError("start", str(error)) from None
     names: tuple[str, ...] = ()
     weights = None
-    if "label" in wanted.required:
-        names, weights = _parse_labels(values["label"], values.get("weight"))
+    if "label" in wanted.required or wanted.marks_labels:
+        names, weights = parse_labels(values["label"], values.get("weight"), path)
     elif not wanted.kept:
         names = ("images",)
     return _TableRow(
@@ -186,9 +227,10 @@ def _parse_row(
         names=names,
         weights=weights,
         split=SPLIT_ALIASES[split.lower()] if split else "",
-        group=str(values.get(wanted.group or "group") or "").strip(),
+        group=canonical_name(str(values.get(wanted.group or "group") or "").strip()),
         span=span,
         columns=tuple(values[name] for name in wanted.kept),
+        is_list=isinstance(values.get("label"), list),
     )
 
 
@@ -200,89 +242,6 @@ def _split_span(root: Path, values: dict[str, Any]) -> dict[str, Any]:
     file, _, seconds = path.rpartition("#t=")
     start, _, end = seconds.partition(",")
     return {**values, "path": file, "start": start, "end": end}
-
-
-def _parse_path(root: Path, value: Any, kind: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        noun = "a clip" if kind == "clips" else "an image file"
-        raise _ColumnError("path", f"it is empty; name {noun} or remove the row")
-    path = posixpath.normpath(value.strip())
-    if posixpath.isabs(path):
-        raise _ColumnError(
-            "path", f"{value!r} is absolute; write it relative to the table's folder"
-        )
-    file = root / path
-    if not file.is_file() and (kind == "images" or not file.is_dir()):
-        raise _ColumnError(
-            "path", f"{file} is no file; correct the path or remove the row"
-        )
-    if kind == "clips" and is_image_path(file):
-        raise _ColumnError(
-            "path",
-            f"{path!r} is an image where a clip is needed; name a video file, an .npz "
-            "or a folder of frames, or choose a model of images",
-        )
-    if kind == "images" and is_clip_path(file):
-        raise _ColumnError("path", f"{path!r} is a clip among images; keep one kind")
-    return path
-
-
-def _parse_labels(
-    label: Any, weight: Any
-) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Return the classes of a row, and their normalised weights."""
-    names: list[Any]
-    weights: list[Any] | None
-    if isinstance(label, dict):
-        if weight not in (None, ""):
-            raise _ColumnError(
-                "weight", "the label holds weights already; keep one of them"
-            )
-        names, weights = list(label), list(label.values())
-    elif isinstance(label, list):
-        names, weights = label, _parse_weights(weight)
-    else:
-        text = label if isinstance(label, str) else json.dumps(label)
-        names, weights = text.split(";"), _parse_weights(weight)
-    names = [
-        name.strip() if isinstance(name, str) else json.dumps(name) for name in names
-    ]
-    if not names or not all(names) or label is None:
-        raise _ColumnError("label", "it is empty; name a class or remove the row")
-    if len(set(names)) < len(names):
-        raise _ColumnError(
-            "label", f"a class is named twice in {';'.join(names)!r}; keep one"
-        )
-    shares = None if weights is None else _normalize_weights(weights, names)
-    return tuple(names), shares
-
-
-def _parse_weights(value: Any) -> list[Any] | None:
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        return value.split(";")
-    return value if isinstance(value, list) else [value]
-
-
-def _normalize_weights(weights: list[Any], names: list[str]) -> tuple[float, ...]:
-    try:
-        values = [float(weight) for weight in weights]
-        total = math.fsum(values)
-    except (TypeError, ValueError, OverflowError):
-        values, total = [], math.nan
-    if len(weights) != len(names):
-        raise _ColumnError(
-            "weight",
-            f"{len(weights)} weight(s) for {len(names)} label(s); give one per label",
-        )
-    if not all(value >= 0 for value in values) or not 0 < total < math.inf:
-        raise _ColumnError(
-            "weight",
-            f"expected numbers of at least 0 with a sum above 0, got {weights}; "
-            "correct them",
-        )
-    return tuple(value / total for value in values)
 
 
 def _check_splits(path: Path, rows: list[_TableRow]) -> None:

@@ -10,8 +10,18 @@ from typing import Any
 from vitral.errors import DataError
 
 COLUMN_TEXT = "path,label[,split,group,weight]"  # and start,end for clips
+_ALIASES = {"file_name": "path"}
+"""Columns of other libraries' tables."""
 LABELLED = ("path", "label")
 """Columns that a table of labels must have."""
+
+
+class ColumnError(Exception):
+    """A fault in one column of one row; becomes a DataError with the line."""
+
+    def __init__(self, column: str, text: str) -> None:
+        super().__init__(text)
+        self.column = column
 
 
 def column_text(required: tuple[str, ...]) -> str:
@@ -43,6 +53,8 @@ def csv_rows(
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
+        if "path" not in header:
+            header = [_ALIASES.get(name, name) for name in header]
         for column in required:
             if column not in header:
                 hint = "Separate columns by commas" if len(header) == 1 else "Rename it"
@@ -91,6 +103,8 @@ def json_rows(
                 f"{' and '.join(required)}, got {type(values).__name__}. Write one "
                 "object per line."
             )
+        if "path" not in values:
+            values = {_ALIASES.get(name, name): v for name, v in values.items()}
         for column in required:
             if column not in values:
                 raise DataError(

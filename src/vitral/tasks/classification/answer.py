@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vitral.data.names import join_names
 from vitral.tasks.answer import Answer
 from vitral.tasks.base import AnswerContext
 from vitral.tasks.classification.labels import ClassLabels
@@ -97,5 +98,5 @@ def _label(
 ) -> str:
     """Return the most probable class of a row; for multi-label all from 0.5 on."""
     if labels.multi_label:
-        return ";".join(n for n, p in zip(names, row, strict=True) if p >= 0.5)
+        return join_names(n for n, p in zip(names, row, strict=True) if p >= 0.5)
     return names[best]

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vitral.data import Dataset
+from vitral.data.names import canonical_name
 from vitral.errors import DataError
 from vitral.tasks.labels import Labels
 
@@ -60,7 +61,9 @@ def match_classes(labels: Labels, dataset: Dataset) -> Dataset:
     Raises:
         DataError: the data has a class that the model does not know.
     """
-    unknown = [name for name in dataset.classes if name not in labels.names]
+    # Models of earlier versions keep the Unicode form that their folders had.
+    places = {canonical_name(name): at for at, name in enumerate(labels.names)}
+    unknown = [name for name in dataset.classes if canonical_name(name) not in places]
     if unknown:
         raise DataError(
             f"The data has the class {unknown[0]}, which the model does not know: it "
@@ -68,7 +71,7 @@ def match_classes(labels: Labels, dataset: Dataset) -> Dataset:
         )
     if dataset.classes == labels.names:
         return dataset
-    new_indices = [labels.names.index(name) for name in dataset.classes]
+    new_indices = [places[canonical_name(name)] for name in dataset.classes]
 
     def remap(indices: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(new_indices[index] for index in indices)
@@ -84,4 +87,4 @@ def match_classes(labels: Labels, dataset: Dataset) -> Dataset:
 def _is_multi_label(dataset: Dataset) -> bool:
     pairs = [(item.label, item.target) for item in dataset.examples]
     pairs += [(file.label, file.target) for file in dataset.bad]
-    return any(len(label) > 1 and target is None for label, target in pairs)
+    return any(len(label) != 1 and target is None for label, target in pairs)

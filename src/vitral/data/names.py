@@ -1,0 +1,36 @@
+"""Names as keys: one Unicode form, and several class names in one field of a table."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+_ESCAPED = re.compile(r"\\([\\;])")
+
+
+def canonical_name(name: str) -> str:
+    """Return a name in Unicode's form NFC, under which two names are one class."""
+    return unicodedata.normalize("NFC", name)
+
+
+def join_names(names: Iterable[str]) -> str:
+    r"""Join class names by ";"; a ";" in a name is written "\;"."""
+    return ";".join(_escape(name) for name in names)
+
+
+def split_names(text: str) -> list[str]:
+    r"""Return the class names that `join_names` joined; "\;" is a ";" in a name."""
+    names, start, place = [], 0, 0
+    while place < len(text):
+        if text[place] == "\\" and text[place + 1 : place + 2] in ("\\", ";"):
+            place += 2
+            continue
+        if text[place] == ";":
+            names.append(text[start:place])
+            start = place + 1
+        place += 1
+    return [_ESCAPED.sub(r"\1", name) for name in (*names, text[start:])]
+
+
+def _escape(name: str) -> str:
+    # A backslash alone stays as it is, so that tables without a ";" read as before.
+    return re.sub(r"\\(?=[\\;]|$)|;", lambda match: "\\" + match[0], name)
