@@ -28,7 +28,6 @@ ALIKE = [
     "deit3_small_patch16_224",
     "deit_tiny_distilled_patch16_224",
     "test_vit",
-    "test_vit3",
 ]
 
 
@@ -63,7 +62,14 @@ def test_the_config_is_that_of_timms_model(name):
     assert config.norm_after_pool == isinstance(model.norm, torch.nn.Identity)
 
 
-def test_post_norm_blocks_under_the_same_names_are_refused():
-    _, file = opened("vit_base_patch16_rpn_224")
-    with pytest.raises(WeightsError, match="normalises after attention and perceptron"):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("vit_base_patch16_rpn_224", "normalises after attention and perceptron"),
+        ("test_vit3", "`model_args.pool_include_prefix` is True, expected false"),
+    ],
+)
+def test_other_functions_under_the_same_names_are_refused(name, reason):
+    _, file = opened(name)
+    with pytest.raises(WeightsError, match=reason):
         layout.read(file)

@@ -14,7 +14,12 @@ from vitral.models import ModelConfig, ViTConfig
 from vitral.models.meta_init import meta_init
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.convert import compatible_layouts
-from vitral.weights.detect import detect_layout, open_weights, resolve_path
+from vitral.weights.detect import (
+    detect_layout,
+    open_weights,
+    read_layout,
+    resolve_path,
+)
 from vitral.weights.files import TensorFile
 from vitral.weights.load import find_mismatches
 
@@ -55,7 +60,7 @@ def explain(
     try:
         layout = detect_layout(opened)
         facts.append(("layout", layout.title))
-        source = layout.read(opened)
+        source = read_layout(layout, opened)
     except VitralError as error:
         return _make_explanation(facts, str(error))
     facts += _model(source)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitral.errors import WeightsError
+from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.weights import file_metadata, hub
-from vitral.weights.checkpoint_facts import LayoutInput
+from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import open_file
 from vitral.weights.layouts import Layout, available_layouts
 from vitral.weights.wrappers import unwrap
@@ -26,6 +26,24 @@ def detect_layout(opened: LayoutInput) -> Layout:
         f"{opened.path} is in no layout that vitral reads ({titles}). Its first "
         f"tensors are {opened.first_names()}."
     )
+
+
+def read_layout(layout: Layout, opened: LayoutInput) -> WeightsSource:
+    """Describe a file by its layout.
+
+    Raises:
+        WeightsError: the file is refused, or its settings contradict each other.
+    """
+    try:
+        return layout.read(opened)
+    except ConfigError as error:
+        if layout is available_layouts()["native"]:
+            raise
+        # The settings are the file's, not the caller's.
+        raise WeightsError(
+            f"{opened.path}, or a JSON file beside it, has settings that no model has: "
+            f"{error} Take the files that belong together; nothing was loaded."
+        ) from error
 
 
 def _find_layout(opened: LayoutInput) -> Layout | None:

@@ -23,7 +23,12 @@ from vitral.models.meta_init import meta_init
 from vitral.validation import nearest_names
 from vitral.weights.channels import ChannelInit, adapt_channels, is_stem
 from vitral.weights.checkpoint_facts import WeightsSource
-from vitral.weights.detect import detect_layout, open_weights, resolve_path
+from vitral.weights.detect import (
+    detect_layout,
+    open_weights,
+    read_layout,
+    resolve_path,
+)
 from vitral.weights.exported import is_exported, read_exported
 from vitral.weights.files import align
 from vitral.weights.inflate_video import inflate, resize_time_embed
@@ -67,7 +72,7 @@ def read(
 ) -> WeightsSource:
     """Read and check the weights of a file, a folder or a hub id; see `load`."""
     opened = open_weights(resolve_path(path), grid=grid, num_heads=num_heads)
-    source = detect_layout(opened).read(opened)
+    source = read_layout(detect_layout(opened), opened)
     check(source)
     return source
 

@@ -13,6 +13,7 @@ from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.layouts import limits, resnet_shapes
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.config import head_fields, read_classes
+from vitral.weights.layouts.huggingface.fields import check_config, read_processor
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.problem_type import read_problem_type
 from vitral.weights.layouts.resnet_shapes import Numerics
@@ -46,14 +47,16 @@ def read(opened: LayoutInput) -> WeightsSource:
     """Read the BiT ResNet that the tensors and config.json describe."""
     prefix = _prefix(opened)
     assert prefix is not None
+    check_config(opened)
     pattern = rf"{prefix}encoder\.stages\.(\d+)\.layers\.(\d+)\."
     units = resnet_shapes.count_units(opened, pattern, 0)
     _refuse_others(opened, units)
     stem = f"{prefix}{STEM}"
     width, chans, *_ = opened.shape(stem, 4)
     groups = opened.config_json.get("num_groups", resnet_shapes.GROUPS)
-    crop = preprocessor.sides(opened.processor_json.get("crop_size"))
-    crop = crop or preprocessor.sides(opened.processor_json.get("size"))
+    processor = read_processor(opened)
+    crop = preprocessor.sides(processor.get("crop_size"))
+    crop = crop or preprocessor.sides(processor.get("size"))
     config = ResNetConfig(
         image_size=resnet_shapes.infer_image_size(opened, units, crop),
         in_chans=chans,

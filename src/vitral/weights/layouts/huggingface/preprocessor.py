@@ -13,6 +13,8 @@ from typing import Any
 
 from vitral.data import Preprocess
 from vitral.weights.checkpoint_facts import LayoutInput
+from vitral.weights.layouts.huggingface.fields import read_processor
+from vitral.weights.layouts.json_fields import three
 from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD
 
 FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
@@ -53,9 +55,10 @@ def read(
     """
     notes = opened.notes
     convention = CONVENTIONS.get(model_type.removesuffix("_with_registers"), {})
-    fields = opened.processor_json or convention
+    given = read_processor(opened)
+    fields = given or convention
     resize, made, fraction = _geometry(fields, convention, image_size, notes)
-    if not opened.processor_json:
+    if not given:
         notes.append(
             f"images as for the published models of type {model_type} assumed: there "
             "is no preprocessor_config.json"
@@ -208,18 +211,15 @@ def _statistics(
     fields: Mapping[str, Any], convention: Mapping[str, Any]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and deviation on the 0..1 scale, whatever the file's scale."""
-    mean: list[float] = [0.0, 0.0, 0.0]
-    std: list[float] = [1.0, 1.0, 1.0]
+    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     if fields.get("do_normalize", True):
-        mean = list(fields.get("image_mean", convention.get("image_mean", HALF)))
-        std = list(fields.get("image_std", convention.get("image_std", HALF)))
-    # One number stands for every channel.
-    mean, std = (values * 3 if len(values) == 1 else values for values in (mean, std))
+        mean = three(fields.get("image_mean", convention.get("image_mean", HALF)))
+        std = three(fields.get("image_std", convention.get("image_std", HALF)))
     scale = 1.0
     if not fields.get("do_rescale", True):
         scale = 255.0
     elif "rescale_factor" in fields:
         scale = 255.0 * float(fields["rescale_factor"])
     if math.isclose(scale, 1.0, rel_tol=1e-6):
-        return tuple(mean), tuple(std)
+        return mean, std
     return tuple(v / scale for v in mean), tuple(v / scale for v in std)

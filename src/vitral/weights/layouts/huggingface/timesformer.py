@@ -15,6 +15,7 @@ from vitral.weights.layouts import limits
 from vitral.weights.layouts.facebook import timesformer
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.config import head_fields, read_classes
+from vitral.weights.layouts.huggingface.fields import check_config, check_sizes
 from vitral.weights.layouts.huggingface.vit import read_activation
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.problem_type import read_problem_type
@@ -67,6 +68,7 @@ def read(opened: LayoutInput) -> WeightsSource:
     """Read the model that the tensors and config.json describe."""
     prefix = _prefix(opened)
     assert prefix is not None
+    check_config(opened)
     config = _config(opened, prefix)
     return opened.source(
         LAYOUT.title,
@@ -95,6 +97,13 @@ def _config(opened: LayoutInput, prefix: str) -> TimeSformerConfig:
         declared=side if isinstance(side, int) else None,
         heads=config_json.get("num_attention_heads"),
     )
+    actual = {
+        "hidden_size": sizes["embed_dim"],
+        "num_hidden_layers": sizes["depth"],
+        "num_channels": sizes["in_chans"],
+        "intermediate_size": sizes["mlp_dim"],
+    }
+    check_sizes(opened, actual)
     image = ViTConfig(
         **sizes,
         num_classes=opened.rows("classifier.weight"),

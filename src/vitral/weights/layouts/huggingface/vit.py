@@ -18,6 +18,7 @@ from vitral.weights.layouts.huggingface.config import (
     resize_method,
     unsupported_reason,
 )
+from vitral.weights.layouts.huggingface.fields import check_config, check_sizes
 from vitral.weights.layouts.layout import Layout
 from vitral.weights.layouts.problem_type import read_problem_type
 from vitral.weights.mapping import TensorMapping
@@ -50,6 +51,7 @@ def read(opened: LayoutInput) -> WeightsSource:
     """Read the model that config.json and the shapes describe."""
     prefix = names.find_prefix(opened.file)
     assert prefix is not None
+    check_config(opened)
     config = _config(opened, prefix)
     generation = names.detect_generation(opened.file, prefix)
     hf_type = _detect_type(opened, prefix)
@@ -91,6 +93,16 @@ def _config(opened: LayoutInput, prefix: str) -> ViTConfig:
         declared=declared,
         heads=heads,
     )
+    qkv_bias = f"{blocks}0.{parts.qkv[0]}.bias" in file
+    actual = {
+        "hidden_size": sizes["embed_dim"],
+        "num_hidden_layers": sizes["depth"],
+        "num_channels": sizes["in_chans"],
+        "qkv_bias": qkv_bias,
+    }
+    if not dino:
+        actual["intermediate_size"] = sizes["mlp_dim"]
+    check_sizes(opened, actual)
     two = "cls_classifier.weight" in file
     classes = opened.rows("cls_classifier.weight" if two else "classifier.weight")
     pooler = 0 if classes else opened.rows(f"{prefix}pooler.dense.weight")
@@ -108,7 +120,7 @@ def _config(opened: LayoutInput, prefix: str) -> ViTConfig:
         no_embed_reg=registers in file,
         global_pool="token_avg" if dino and classes else "token",
         position_resize=resize_method(hf_type),
-        qkv_bias=f"{blocks}0.{parts.qkv[0]}.bias" in file,
+        qkv_bias=qkv_bias,
         init_values=float(config_json.get("layerscale_value", 1.0)) if dino else None,
         act=read_activation(opened),
         norm_eps=float(config_json.get("layer_norm_eps", 1e-6 if dino else 1e-12)),

@@ -5,22 +5,21 @@ pooling) comes from config.json or the caller, or is assumed and noted.
 """
 
 import math
-import re
+from collections.abc import Mapping
 from typing import Any
 
 import vitral.models
 from vitral.data import Preprocess
-from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, TNTConfig, ViTConfig
 from vitral.weights.checkpoint_facts import (
     LayoutInput,
     WeightsSource,
     patches_of,
 )
-from vitral.weights.layouts import tnt
+from vitral.weights.layouts import json_fields, tnt
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.problem_type import problem_type_field, read_problem_type
-from vitral.weights.layouts.timm import arguments, hybrid, resnet
+from vitral.weights.layouts.timm import arguments, hybrid, resnet, settings
 from vitral.weights.layouts.timm import tnt as timm_tnt
 from vitral.weights.mapping import TensorMapping, copy
 from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD
@@ -32,24 +31,6 @@ DROPPED = {
     r"mask_token$": "of the pre-training only",
     r"decoder": "of the pre-training only",
 }
-
-TANH = re.compile(
-    r"vit_(base_patch32_siglip(_gap)?_256|large_patch16_siglip(_gap)?_512"
-    r"|(so400m|giantopt)_patch16_siglip(_gap)?_\d+)"
-)
-HEADS = {
-    "vit_base_patch16_gap_224": 16,
-    "vit_giantopt_patch16_siglip": 16,
-    "test_vit": 2,
-    "test_vit2": 2,
-    "test_vit3": 3,
-    "test_vit4": 3,
-}
-"""Heads that do not follow from the width, by prefix of the name."""
-OTHERS = {
-    "vit_base_patch16_rpn": "normalises after attention and perceptron",
-}
-"""Architectures that only look like a Vision Transformer, and what they do instead."""
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -69,6 +50,7 @@ def detect(opened: LayoutInput) -> bool:
 
 
 def read(opened: LayoutInput) -> WeightsSource:
+    settings.check_config(opened)
     config = _config(opened)
     return opened.source(
         LAYOUT.title,
@@ -76,7 +58,7 @@ def read(opened: LayoutInput) -> WeightsSource:
         mappings(config),
         read_preprocess(opened, config),
         drop=DROPPED,
-        classes=tuple(opened.config_json.get("label_names", ())),
+        classes=settings.read_labels(opened, config.num_classes),
         extra=read_problem_type(opened),
     )
 
@@ -98,7 +80,7 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
     Args:
         cell: pixels per side of a cell that patches are cut from: of a hybrid's map.
     """
-    file, config_json = opened.file, opened.config_json
+    file = opened.file
     width, chans, *cells = opened.shape("patch_embed.proj.weight", 4)
     patch = [side * cell for side in cells]
     depth = opened.count_blocks(r"blocks\.(\d+)\.")
@@ -109,19 +91,33 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
     registers = opened.shape("reg_token", 3)[1] if "reg_token" in file else 0
     distilled = "dist_token" in file
     prefix = int("cls_token" in file) + int(distilled) + registers
-    arguments = {
-        **_architecture_changes(opened),
-        **config_json.get("model_args", {}),
-    }
+    given = settings.read_arguments(opened, settings.VIT)
     if "pos_embed" in file:
         rows = opened.shape("pos_embed", 3)[1]
-        grid = opened.infer_positions("pos_embed", rows, (prefix, 0))
+        bare = given.get("no_embed_class")
+        prefixes = (prefix, 0) if bare is None else (0 if bare else prefix,)
+        counts = tuple(rows - it for it in prefixes)
+        declared = settings.find_grid(opened, given, patch, counts)
+        grid = opened.infer_positions("pos_embed", rows, prefixes, declared)
         no_embed_class = rows - math.prod(grid) != prefix
     else:
-        pretrained = config_json.get("pretrained_cfg", {})
-        size = pretrained.get("input_size", [3, 14 * patch[0], 14 * patch[1]])
-        grid, no_embed_class = opened.grid or patches_of(size[-2:], patch), False
-    heads = opened.num_heads or arguments.get("num_heads")
+        sides = [14 * side for side in patch]
+        size = settings.read_pretrained(opened).get("input_size", sides)[-2:]
+        size = given.get("img_size") or size
+        grid, no_embed_class = opened.grid or patches_of(size, patch), False
+    actual = {
+        "embed_dim": width,
+        "depth": depth,
+        "in_chans": chans,
+        "num_classes": opened.rows("head.bias", 1),
+        "class_token": "cls_token" in file,
+        "reg_tokens": registers,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in file,
+        "qk_norm": "blocks.0.attn.q_norm.weight" in file,
+        "hidden": fc1,
+    }
+    settings.check_arguments(opened, given, actual)
+    heads = opened.num_heads or given.get("num_heads")
     fields: dict[str, Any] = {}
     if distilled:
         # Without classes timm's model has no tensor of either head, and uses both.
@@ -139,7 +135,7 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
         mlp="swiglu" if swiglu else "plain",
         class_token="cls_token" in file,
         reg_tokens=registers,
-        global_pool=_pool(opened),
+        global_pool=_pool(opened, given, prefix),
         position="learned_1d" if "pos_embed" in file else "none",
         no_embed_class=no_embed_class,
         position_resize="bicubic_antialias",
@@ -147,30 +143,11 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
         proj_bias="blocks.0.attn.proj.bias" in file,
         qk_norm="blocks.0.attn.q_norm.weight" in file,
         init_values=1e-5 if "blocks.0.ls1.gamma" in file else None,
-        act="gelu_tanh" if arguments.get("act_layer") == "gelu_tanh" else "gelu",
+        act="gelu_tanh" if given.get("act_layer") == "gelu_tanh" else "gelu",
         norm_after_pool="fc_norm.weight" in file,
         representation_size=opened.rows("pre_logits.fc.weight"),
         **fields,
     )
-
-
-def _architecture_changes(opened: LayoutInput) -> dict[str, Any]:
-    """Return the arguments of timm's model that the architecture's name decides."""
-    name = str(opened.config_json.get("architecture", "")).split(".")[0]
-    for start, instead in OTHERS.items():
-        if name.startswith(start):
-            raise WeightsError(
-                f"{opened.path}: timm's {name} {instead}, which vitral's model does "
-                "not, though its tensors have the same names. Use timm for it."
-            )
-    changes: dict[str, Any] = {}
-    if TANH.fullmatch(name):
-        changes["act_layer"] = "gelu_tanh"
-    for start, heads in HEADS.items():
-        exact = name == start or (start.startswith("vit_g") and name.startswith(start))
-        if exact:
-            changes["num_heads"] = heads
-    return changes
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
@@ -219,16 +196,19 @@ def make_output(spec: ModelSpec[Any]) -> LayoutOutput:
 def read_preprocess(opened: LayoutInput, config: ModelConfig) -> Preprocess:
     """Return the pre-processing of config.json, or the usual one of such weights."""
     notes = opened.notes
-    pretrained = opened.config_json.get("pretrained_cfg", opened.config_json)
+    pretrained = settings.read_pretrained(opened)
     if "mean" in pretrained and "std" in pretrained:
-        return Preprocess(
-            image_size=config.image_hw,
-            resize="squash" if pretrained.get("crop_mode") == "squash" else "crop",
-            crop_fraction=float(pretrained.get("crop_pct", 1.0)),
-            interpolation=pretrained.get("interpolation", "bicubic"),
-            antialias=True,
-            mean=tuple(pretrained["mean"]),
-            std=tuple(pretrained["std"]),
+        squash = pretrained.get("crop_mode") == "squash"
+        return Preprocess.from_dict(
+            {
+                "image_size": config.image_hw,
+                "resize": "squash" if squash else "crop",
+                "crop_fraction": float(pretrained.get("crop_pct", 1.0)),
+                "interpolation": pretrained.get("interpolation", "bicubic"),
+                "antialias": True,
+                "mean": json_fields.three(pretrained["mean"]),
+                "std": json_fields.three(pretrained["std"]),
+            }
         )
     if isinstance(config, ResNetConfig):
         return resnet.default_preprocess(config, notes)
@@ -266,13 +246,19 @@ def read_preprocess(opened: LayoutInput, config: ModelConfig) -> Preprocess:
     )
 
 
-def _pool(opened: LayoutInput) -> Any:
-    if "attn_pool.latent" in opened.file:
-        return "map"
-    if opened.config_json.get("global_pool") in ("token", "avg"):
-        return opened.config_json["global_pool"]
+def _pool(opened: LayoutInput, given: Mapping[str, Any], prefix: int) -> Any:
     token = "cls_token" in opened.file and "fc_norm.weight" not in opened.file
-    return "token" if token else "avg"
+    pool = given.get("global_pool") or ("token" if token else "avg")
+    if "attn_pool.latent" in opened.file:
+        pool = "map"
+    if given.get("pool_include_prefix") and prefix and pool != "token":
+        raise json_fields.refusal(
+            opened.path.with_name("config.json"),
+            "model_args.pool_include_prefix",
+            True,
+            "false: vitral's model pools the patches alone",
+        )
+    return pool
 
 
 LAYOUT = Layout(

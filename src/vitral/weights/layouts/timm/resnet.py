@@ -9,6 +9,7 @@ from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile
 from vitral.weights.layouts import resnet_shapes
 from vitral.weights.layouts.resnet_shapes import Numerics
+from vitral.weights.layouts.timm import settings
 
 STEM = "stem.conv.weight"
 NUMERICS = Numerics(group_norm_eps=1e-5, std_eps=1e-8, std_eps_at="variance")
@@ -31,8 +32,8 @@ def read_config(opened: LayoutInput) -> ResNetConfig:
     _refuse_others(opened.file)
     width, chans, *_ = opened.shape(STEM, 4)
     units = resnet_shapes.count_units(opened, r"stages\.(\d+)\.blocks\.(\d+)\.", 0)
-    pretrained = opened.config_json.get("pretrained_cfg", {})
-    size = pretrained.get("input_size")
+    settings.read_arguments(opened, settings.RESNET)
+    size = settings.read_pretrained(opened).get("input_size")
     declared = None if size is None else (int(size[-2]), int(size[-1]))
     return ResNetConfig(
         image_size=resnet_shapes.infer_image_size(opened, units, declared),

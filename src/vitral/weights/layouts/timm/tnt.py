@@ -16,6 +16,7 @@ from vitral.weights import file_metadata
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.file_metadata import Words
 from vitral.weights.layouts import limits, tnt
+from vitral.weights.layouts.timm import settings
 from vitral.weights.layouts.tnt import Names
 from vitral.weights.mapping import TensorMapping, tokens_as_map
 
@@ -66,9 +67,7 @@ def read_config(opened: LayoutInput) -> TNTConfig:
     _refuse_legacy(opened)
     _, _, rows, columns = opened.shape("pixel_pos", 4)
     grid = Grid(rows, columns)
-    arguments = dict(config_json.get("model_args", {}))
-    if "global_pool" in config_json:
-        arguments.setdefault("global_pool", config_json["global_pool"])
+    arguments = settings.read_arguments(opened, settings.TNT)
     declared = file_metadata.read_words(opened.file)
     if "first_stride" in arguments or "architecture" in config_json:
         stride = int(arguments.get("first_stride", 4))
