@@ -9,7 +9,7 @@ from vitral.errors import WeightsError
 from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.layouts.timm import layout as layout
-from vitral.weights.load import find_mismatches
+from vitral.weights.mismatch import find_mismatches
 
 ALIKE = [
     "vit_tiny_patch16_224",
@@ -49,7 +49,7 @@ def test_the_config_is_that_of_timms_model(name):
     model, file = opened(name)
     assert layout.detect(file)
     source = layout.read(file)
-    assert find_mismatches(source) == ([], [], [])
+    assert find_mismatches(source) == ([], [], [], [])
     config, block = source.config, model.blocks[0]
     assert isinstance(config, ViTConfig)
     if config.mlp == "plain":

@@ -27,7 +27,7 @@ from vitral.weights import available_layouts
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.convert import convert
 from vitral.weights.layouts.timm import arguments
-from vitral.weights.load import find_mismatches
+from vitral.weights.mismatch import find_mismatches
 
 SIZES: dict[str, Any] = {
     "img_size": (48, 80),
@@ -174,7 +174,7 @@ def test_a_folder_as_the_hub_keeps_it(size):
     source = available_layouts()["timm"].read(
         LayoutInput(file=MemoryFile(model.state_dict()), config_json=beside)
     )
-    assert find_mismatches(source) == ([], [], [])
+    assert find_mismatches(source) == ([], [], [], [])
     assert source.notes == ()
     assert vitral.models.get_model_name(source.config) == f"tnt_{size}16"
     assert source.config.macs() == vitral.models.get_config(name).macs()

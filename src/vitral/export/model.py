@@ -136,7 +136,7 @@ def _open_model(path: Path) -> Any:
         except WeightsError:
             if (path / "model").is_dir():
                 raise
-    return vitral.weights.load(path)
+    return vitral.weights.load(path, dtype=torch.float32)
 
 
 def _validate(subject: ExportSubject) -> ExportSubject:

@@ -34,7 +34,7 @@ class Stem(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch dim rows columns"]:
-        x = self.conv(image)
+        x = self.conv(image.to(self.conv.weight.dtype))
         return self.pool(x if self.norm is None else F.relu(self.norm(x)))
 
 

@@ -60,6 +60,8 @@ class PatchEmbed(nn.Module):
     def forward(
         self, image: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch patches dim"]:
+        # A model in float64 takes the float32 images that are decoded.
+        image = image.to(self.proj.weight.dtype)
         if not self.has_norms:
             return self.proj(image).flatten(2).transpose(1, 2)
         size = self.patch_size

@@ -21,7 +21,7 @@ from vitral.weights.detect import (
     resolve_path,
 )
 from vitral.weights.files import TensorFile
-from vitral.weights.load import find_mismatches
+from vitral.weights.mismatch import find_mismatches
 
 SHOWN = 40
 
@@ -162,7 +162,7 @@ def _problems(source: WeightsSource) -> list[str]:
     mismatch = find_mismatches(source)
     problems = [f"missing: {name}" for name in mismatch.missing]
     problems += [f"no place in the model for {name}" for name in mismatch.unexpected]
-    problems += mismatch.mismatched
+    problems += mismatch.mismatched + mismatch.quantized
     for name in source.file.names():
         try:
             source.file.read(name)

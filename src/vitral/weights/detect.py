@@ -37,9 +37,9 @@ def read_layout(layout: Layout, opened: LayoutInput) -> WeightsSource:
     try:
         return layout.read(opened)
     except ConfigError as error:
-        if layout is available_layouts()["native"]:
+        # Heads may be the caller's; other settings are the file's.
+        if layout is available_layouts()["native"] or opened.num_heads is not None:
             raise
-        # The settings are the file's, not the caller's.
         raise WeightsError(
             f"{opened.path}, or a JSON file beside it, has settings that no model has: "
             f"{error} Take the files that belong together; nothing was loaded."

@@ -20,7 +20,6 @@ from vitral.errors import WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
 from vitral.models.meta_init import meta_init
-from vitral.validation import nearest_names
 from vitral.weights.channels import ChannelInit, adapt_channels, is_stem
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.detect import (
@@ -33,11 +32,11 @@ from vitral.weights.exported import is_exported, read_exported
 from vitral.weights.files import align
 from vitral.weights.inflate_video import inflate, resize_time_embed
 from vitral.weights.ledger import Ledger, LedgerLine
+from vitral.weights.mismatch import check
 
 HEAD = ("head.", "head_dist.", "pre_logits.")
 """Prefixes of the task's parameters: only these may be new or dropped."""
 CLASSIFIER = ("head.", "head_dist.")
-SHOWN = 4
 
 
 class _LoadedParts(NamedTuple):
@@ -84,6 +83,7 @@ def load(
     *,
     grid: tuple[int, int] | None = None,
     num_heads: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Loaded:
     """Load a model from weights in any supported layout.
 
@@ -96,6 +96,8 @@ def load(
         image_size: pixels, (height, width) or one number; None for the file's own.
         grid: rows and columns of the position table, where the file cannot tell.
         num_heads: heads per block, where the file cannot tell.
+        dtype: precision of the model; None for float64 where the file has it, else
+            float32.
 
     Raises:
         WeightsError: the file is missing, corrupt, refused, or of another model.
@@ -109,7 +111,8 @@ def load(
         changes["num_classes"] = num_classes
     if image_size is not None:
         changes["image_size"] = image_size
-    return build(source, vitral.models.replace_config(source.config, changes))
+    config = vitral.models.replace_config(source.config, changes)
+    return build(source, config, dtype=dtype)
 
 
 def _load_exported(path: str | Path, *changes: object) -> Loaded:
@@ -129,6 +132,8 @@ def build(
     config: ModelConfig,
     classes: tuple[str, ...] = (),
     channel_init: ChannelInit = "average",
+    *,
+    dtype: torch.dtype | None = None,
 ) -> Loaded:
     """Build the model of `config` with the tensors of `source`.
 
@@ -136,6 +141,10 @@ def build(
     file's. Positions are resized to the grid and the frames of `config`, patch weights
     changed to its channels (`adapt_channels`). A TimeSformer may start from the
     `source` of a plain Vision Transformer.
+
+    Args:
+        dtype: precision of the model; None for float64 where the file has it, else
+            float32.
 
     Raises:
         WeightsError: a tensor that the model needs is missing or of another shape.
@@ -146,14 +155,14 @@ def build(
     # Meta device: overwritten initial values cost a second and twice the memory.
     with meta_init():
         model = vitral.models.build_model(config)
-    fresh = _FreshInit(model, config)
+    fresh, dtype = _FreshInit(model, config), _computing_dtype(source, dtype)
     lines: list[LedgerLine] = []
     state: dict[str, Tensor] = {}
     for name, empty in model.state_dict().items():
         rule, tensor = rules.get(name), empty
         is_new = rule is None or (name.startswith(CLASSIFIER) and not keep_head)
         if rule is not None and not is_new:
-            tensor = _at_least_float32(source.tensor(rule))
+            tensor = source.tensor(rule).to(dtype)
         is_new |= name.startswith(HEAD) and tensor.shape != empty.shape
         if rule is None or is_new:
             state[name] = fresh.tensor(name)
@@ -176,70 +185,17 @@ def build(
         else:
             state[name] = tensor
             lines.append(LedgerLine(name, rule.action, _origin(rule.theirs, name)))
-    wide = any(tensor.dtype == torch.float64 for tensor in state.values())
-    dtype = torch.float64 if wide else torch.float32
     # A rule may have cut a tensor out of another one, at an unaligned address.
     state = {name: align(tensor.to(dtype)) for name, tensor in state.items()}
     model.load_state_dict(state, assign=True)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     lines += _dropped_lines(source, set(state))
-    ledger = Ledger(str(source.path), tuple(lines), source.notes, source.layout)
+    notes = (*source.notes, *_precision_notes(source, dtype))
+    ledger = Ledger(str(source.path), tuple(lines), notes, source.layout)
     preprocess = replace(source.preprocess, image_size=config.image_hw)
     preprocess = preprocess.with_channels(config.in_chans)
     return Loaded(model.eval(), preprocess, ledger, source.extra)
-
-
-def check(source: WeightsSource) -> None:
-    """Check that the file has exactly the tensors of its model, in their shapes."""
-    mismatch = find_mismatches(source)
-    if mismatch.missing or mismatch.unexpected:
-        raise WeightsError(_mismatch_message(source, mismatch))
-    if mismatch.mismatched:
-        raise WeightsError(
-            f"{source.path}: {mismatch.mismatched[0]}. Write it again in the shape of "
-            f"its layout, {source.layout}; no tensor was loaded."
-        )
-
-
-class KeyMismatch(NamedTuple):
-    """Differences between a file and the model that its shapes describe."""
-
-    missing: list[str]
-    """Tensors that the model needs, in the file's names."""
-    unexpected: list[str]
-    """Tensors of the file that the model does not have."""
-    mismatched: list[str]
-    """Sentences: a tensor's shape, and the expected one."""
-
-
-def find_mismatches(source: WeightsSource) -> KeyMismatch:
-    """Return everything that keeps a file from being loaded."""
-    shapes = vitral.models.tensor_shapes(source.config)
-    rules = source.by_name()
-    used = {name for rule in source.mappings for name in rule.theirs}
-    mismatch = KeyMismatch([], [], [])
-    for name in source.file.names():
-        if name not in used and name not in source.dropped:
-            mismatch.unexpected.append(name)
-    for name, shape in shapes.items():
-        rule = rules.get(name)
-        if rule is None:
-            mismatch.missing.append(name)
-            continue
-        for theirs, expected in zip(
-            rule.theirs, rule.expected_shapes(shape), strict=True
-        ):
-            if theirs not in source.file:
-                mismatch.missing.append(theirs)
-                continue
-            actual = source.file.shape(theirs)
-            if actual != expected and actual not in rule.accepted_shapes:
-                turned = ": it is transposed" if actual == expected[::-1] else ""
-                mismatch.mismatched.append(
-                    f"tensor {theirs} has shape {actual}, expected {expected}{turned}"
-                )
-    return mismatch
 
 
 class _FreshInit:
@@ -262,10 +218,25 @@ class _FreshInit:
         return self.state[name]
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    """Convert half precision to float32, in which models compute without autocast."""
-    half = tensor.dtype in (torch.float16, torch.bfloat16)
-    return tensor.float() if half else tensor
+def _precision_notes(source: WeightsSource, dtype: torch.dtype) -> list[str]:
+    stored = {source.file.dtype(name) for name in source.file.names()}
+    notes = []
+    if torch.float64 in stored and dtype == torch.float64:
+        notes.append("the model computes in float64, as its tensors are stored")
+    elif torch.float64 in stored:
+        notes.append("tensors of float64 are used in float32")
+    small = [it for it in stored if it.is_floating_point and it.itemsize < 2]
+    if small:
+        names = ", ".join(sorted(str(it).removeprefix("torch.") for it in small))
+        notes.append(f"tensors of {names} are used as they are: the file has no scale")
+    return notes
+
+
+def _computing_dtype(source: WeightsSource, dtype: torch.dtype | None) -> torch.dtype:
+    """Return the precision that a model computes in: of no less than float32."""
+    stored = {source.file.dtype(name) for name in source.file.names()}
+    wide = torch.float64 in stored
+    return dtype or (torch.float64 if wide else torch.float32)
 
 
 def _is_other_num_frames(name: str, tensor: Tensor, empty: Tensor) -> bool:
@@ -310,27 +281,6 @@ def _dropped_lines(source: WeightsSource, made: set[str]) -> list[LedgerLine]:
     return lines + [
         LedgerLine(name, "dropped", why) for name, why in source.dropped.items()
     ]
-
-
-def _mismatch_message(source: WeightsSource, mismatch: KeyMismatch) -> str:
-    missing, unknown = mismatch.missing, mismatch.unexpected
-    text = f"{source.path} does not fit the model that its shapes describe: it lacks "
-    text += (
-        f"{_join_names(missing)} and has {_join_names(unknown)} that the model has "
-        "no place for"
-    )
-    if missing and unknown:
-        near = nearest_names(missing[0], unknown, count=1, cutoff=0.8)
-        if near:
-            text += f" ({near[0]} looks like {missing[0]}, renamed)"
-    return f"{text}. Give the names of its layout, {source.layout}, or another file."
-
-
-def _join_names(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    more = f" and {len(names) - SHOWN} more" if names[SHOWN:] else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _new_reason(name: str, config: ModelConfig) -> str:

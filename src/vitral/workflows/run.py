@@ -72,7 +72,7 @@ class Run:
                 "export` wrote."
             )
         source = vitral.weights.read(self._folder)
-        loaded = vitral.weights.build(source, source.config)
+        loaded = vitral.weights.build(source, source.config, dtype=torch.float32)
         self.model = loaded.model
         self.preprocess = source.preprocess.for_input(source.config.input_shape)
         self.classes, self.extra = source.classes, source.extra

@@ -120,6 +120,7 @@ class WordEmbed(nn.Module):
     ) -> Float[Tensor, "batch patches words inner"]:
         """Cut patches apart, then convolve, so that none sees across its border."""
         height, width = self.patch_hw
+        image = image.to(self.proj.weight.dtype)
         cut = image.unflatten(2, (-1, height)).unflatten(4, (-1, width))
         patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
         words = self.proj(patches.flatten(0, 1)).flatten(2).transpose(1, 2)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -79,5 +80,5 @@ def read_teacher(path: str, student: Preprocess, classes: tuple[str, ...]) -> Te
             "Start the student from the teacher's kind of weights, or train a teacher "
             "on this data."
         )
-    model = vitral.weights.build(source, source.config).model
+    model = vitral.weights.build(source, source.config, dtype=torch.float32).model
     return Teacher(model, student, source.preprocess)

@@ -257,7 +257,7 @@ def _resolve_model(
     model: VisionModel | str | Path, preprocess: Preprocess | None
 ) -> tuple[VisionModel, Preprocess]:
     if isinstance(model, str | Path):
-        loaded = vitral.weights.load(model)
+        loaded = vitral.weights.load(model, dtype=torch.float32)
         return loaded.model, preprocess or loaded.preprocess
     if preprocess is None:
         raise ConfigError(

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -239,6 +240,6 @@ def _resolve_model(
     if run is not None:
         return run.model, run.preprocess
     assert not isinstance(weights, Run)
-    loaded = vitral.weights.load(weights)
+    loaded = vitral.weights.load(weights, dtype=torch.float32)
     shape = loaded.model.config.input_shape
     return loaded.model, loaded.preprocess.for_input(shape)

@@ -106,7 +106,7 @@ def _load_input(
     size = options.image_size
     changes = {} if size is None else {"image_size": size}
     config = vitral.models.replace_config(source.config, changes)
-    loaded = vitral.weights.build(source, config)
+    loaded = vitral.weights.build(source, config, dtype=torch.float32)
     set_merge_if_given(loaded.model, options.merge, options.merge_schedule)
     loaded.model.to(pick_device(options.device))
     preprocess = loaded.preprocess.for_input(config.input_shape)

@@ -154,7 +154,7 @@ def build_model(
     torch.manual_seed(seed)
     if source is not None:
         model, preprocess, ledger = vitral.weights.build(
-            source, model_config, classes, channel_init
+            source, model_config, classes, channel_init, dtype=torch.float32
         )
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
         resized = source.config.grid != model_config.grid
