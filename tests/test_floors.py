@@ -16,7 +16,15 @@ from vitral.workflows import TrainConfig
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 FLOORS = (
     (
-        ("errors", "atomic_io", "child_process", "nested", "npy_header", "version"),
+        (
+            "errors",
+            "atomic_io",
+            "child_process",
+            "nested",
+            "npy_header",
+            "progress",
+            "version",
+        ),
         "nothing of vitral",
     ),
     (("config_io", "lazy", "validation"), "errors"),

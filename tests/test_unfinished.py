@@ -12,8 +12,8 @@ import pytest
 import vitral as vt
 from photos import tiny_config
 from vitral.data import Loader
-from vitral.document import PROGRESS_FILE, unfinished_sentence
 from vitral.errors import ConfigError, InterruptedRun, VitralError
+from vitral.progress import PROGRESS_FILE, unfinished_sentence
 from vitral.report import model_card, write_html
 from vitral.training import OptimConfig
 from vitral.workflows.run import open_run

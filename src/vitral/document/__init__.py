@@ -44,7 +44,6 @@ from vitral.document.numbers import (
     significant,
     to_text,
 )
-from vitral.document.progress import PROGRESS_FILE, unfinished_sentence
 from vitral.document.run_folder import (
     MetricLine,
     RunFolder,
@@ -54,7 +53,6 @@ from vitral.document.run_folder import (
 
 __all__ = [
     "NONE",
-    "PROGRESS_FILE",
     "Answered",
     "Bar",
     "Block",
@@ -99,5 +97,4 @@ __all__ = [
     "svg_picture",
     "thumbnail",
     "to_text",
-    "unfinished_sentence",
 ]

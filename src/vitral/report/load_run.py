@@ -8,8 +8,8 @@ from vitral.document import (
     RunFolder,
     Verdict,
     read_run_folder,
-    unfinished_sentence,
 )
+from vitral.progress import unfinished_sentence
 from vitral.tasks import (
     ObjectiveConfig,
     Result,

@@ -11,9 +11,9 @@ import torch
 
 import vitral.weights
 from vitral.data import Preprocess, Readable, Size
-from vitral.document import unfinished_sentence
 from vitral.errors import ConfigError, WeightsError
 from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
+from vitral.progress import unfinished_sentence
 from vitral.tasks import (
     Answer,
     AnswerContext,

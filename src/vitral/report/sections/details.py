@@ -6,10 +6,11 @@ from typing import Any
 from PIL import Image
 
 from vitral import plots
-from vitral.document import RunFolder, unfinished_sentence
+from vitral.document import RunFolder
 from vitral.document.images import svg_picture, thumbnail
 from vitral.document.numbers import NONE, Number, Text, count, flatten, large, pointer
 from vitral.errors import DataError
+from vitral.progress import unfinished_sentence
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24

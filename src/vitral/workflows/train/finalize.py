@@ -8,7 +8,7 @@ from torch import nn
 
 from vitral.data import Audit, BadFile
 from vitral.data.audit import MAX_BAD, require_few_unread
-from vitral.document import PROGRESS_FILE
+from vitral.progress import PROGRESS_FILE
 from vitral.training import MetricsLog
 from vitral.training.distributed import SilentLog, get_rank
 from vitral.weights import update_metadata

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from vitral.atomic_io import write_atomic, write_json
-from vitral.document import PROGRESS_FILE
 from vitral.errors import ConfigError, InterruptedRun, VitralError
+from vitral.progress import PROGRESS_FILE
 from vitral.report import model_card
 from vitral.training.distributed import get_rank
 
