@@ -98,12 +98,14 @@ def test_eurosat_is_a_folder_split_by_hash(tmp_path):
     assert labels["eurosat/2750/River/4.png"] == (1,)
     example = next(e for e in dataset.examples if e.id.endswith("/17.png"))
     assert dataset.read(example).getpixel((0, 0)) == (17, 5, 5)
-    # The split is that of the ids alone: a longer list moves nothing.
+    # An image moves one other of its class at most across each boundary.
     before = {e.id: e.split for e in dataset.examples}
     Image.new("RGB", (9, 7)).save(tmp_path / "eurosat/2750/River/99.png")
     torchvision_datasets._open_torchvision.cache_clear()
     after = {e.id: e.split for e in data.open("eurosat", root=tmp_path).examples}
-    assert before.items() < after.items()
+    moved = [name for name in before if before[name] != after[name]]
+    assert len(moved) <= 2
+    assert all("/River/" in name for name in moved)
 
 
 def test_dtd_keeps_its_three_splits(tmp_path):

@@ -1,7 +1,6 @@
-"""Stable splits: train, val and test by a hash of (seed, id or group).
+"""Stable splits: train, val and test by class, and a hash of (seed, id or group).
 
-An example's split depends only on the seed, its key and the two fractions, so adding
-or removing files moves no other example. Saved as split.csv and reused.
+`strata` holds the rule. A split is saved as split.csv and reused.
 """
 
 import csv
@@ -13,22 +12,19 @@ from pathlib import Path
 
 from vitral.atomic_io import write_atomic
 from vitral.data.dataset import SPLITS, Dataset, shorten_names
-from vitral.data.example import Example
 from vitral.data.names import canonical_name, join_names
-from vitral.data.rng import seed_for
+from vitral.data.strata import choose_splits
 from vitral.errors import ConfigError, DataError
 
-
-def hash_fraction(seed: int, key: str) -> float:
-    """Return a number in [0, 1) that depends on the seed and the key alone."""
-    # 53 bits: the most that a float in [0, 1) holds exactly.
-    return (seed_for(seed, key) >> 11) / 2**53
+FEW_VAL_IMAGES = 30
+"""Images of val below which a note says that its numbers are rough: the 95 % interval
+of a share of 30 images is up to 34 points wide."""
 
 
 def assign(
     dataset: Dataset, *, seed: int, val: int | float, test: int | float
 ) -> Dataset:
-    """Assign a split by hash to every example without one.
+    """Assign a split by class and hash to every example without one.
 
     Splits that the data set names stay. With train and test only, val is taken from
     train; with train and val only there is no test; with train only, both are taken
@@ -62,10 +58,10 @@ def assign(
     elif given == {"train"}:
         notes.append("val and test are carved out of train, by hash")
     movable = "train" if given else ""
+    moved = [example for example in dataset.examples if example.split == movable]
+    chosen = iter(choose_splits(moved, dataset.classes, seed=seed, val=val, test=test))
     examples = tuple(
-        example.with_split(_split_by_hash(example, seed, val, test))
-        if example.split == movable
-        else example
+        example.with_split(next(chosen)) if example.split == movable else example
         for example in dataset.examples
     )
     result = replace(dataset, examples=examples, notes=tuple(notes))
@@ -101,8 +97,8 @@ def apply(
 ) -> Dataset:
     """Apply the splits of a saved split.csv.
 
-    New examples join the split of their group if it has one, else they are split by
-    hash; a note reports ids that vanished.
+    New examples join the split of their group if it has one, else the split that the
+    data set gives them, or a new split of all would; a note reports ids that vanished.
 
     Raises:
         DataError: the file is not a split.csv.
@@ -121,14 +117,18 @@ def apply(
             f"{dataset.root}. It belongs to another data set; remove it or correct "
             "the path."
         )
+    fresh = choose_splits(
+        dataset.examples, dataset.classes, seed=seed, val=val, test=test
+    )
     examples = tuple(
         example.with_split(
             (example.id in present and saved[present[example.id]])
             # A new member of a saved group must join its split.
             or groups.get(example.group)
-            or _split_by_hash(example, seed, val, test)
+            or example.split
+            or split
         )
-        for example in dataset.examples
+        for example, split in zip(dataset.examples, fresh, strict=True)
     )
     notes = list(dataset.notes)
     vanished = sorted(set(saved) - set(present.values()))
@@ -141,15 +141,6 @@ def apply(
     if added:
         notes.append(f"{added} example(s) are newer than the saved split")
     return replace(dataset, examples=examples, notes=tuple(notes))
-
-
-def _split_by_hash(
-    example: Example, seed: int, val: int | float, test: int | float
-) -> str:
-    fraction = hash_fraction(seed, example.group or example.id)
-    if fraction < test:
-        return "test"
-    return "val" if fraction < test + val else "train"
 
 
 def _gap_notes(dataset: Dataset, val: int | float, test: int | float) -> list[str]:
@@ -165,6 +156,12 @@ def _gap_notes(dataset: Dataset, val: int | float, test: int | float) -> list[st
         for split, share in (("val", val), ("test", test))
         if share and split not in counts
     ]
+    few = len(dataset.select("val"))
+    if 0 < few < FEW_VAL_IMAGES:
+        notes.append(
+            f"val has fewer than {FEW_VAL_IMAGES} {dataset.kind} ({few}): its numbers, "
+            "and the step that they choose as the best, are rough"
+        )
     for split, per_class in counts.items():
         missing = [name for name, count in per_class.items() if not count]
         if missing:

@@ -8,7 +8,7 @@ from typing import Any
 from vitral.atomic_io import write_atomic
 from vitral.data import AugmentConfig
 from vitral.data.sources import read_named
-from vitral.data.split import hash_fraction
+from vitral.data.strata import hash_fraction
 from vitral.studies.engine import (
     STUDY_DIR,
     ResultTable,

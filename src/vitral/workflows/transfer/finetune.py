@@ -17,7 +17,8 @@ import numpy as np
 
 from vitral import config_io
 from vitral.data import Dataset
-from vitral.data.split import hash_fraction, save
+from vitral.data.split import save
+from vitral.data.strata import hash_fraction
 from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.evaluation.intervals import format_percent
 from vitral.tasks import read_result
