@@ -22,6 +22,7 @@ from vitral.data.images import (
     CropBox,
     Geometry,
     Size,
+    is_giant,
     raster_of,
     rotate_image,
     shift_image,
@@ -149,9 +150,7 @@ class Augment:
             if preprocess.antialias:
                 return uint8.to_planes(preprocess.resize_and_crop_image(image))
             return preprocess.resize_and_crop(image)
-        pixels = self._resize_box(image, geometry.resized, geometry.box)
-        window = geometry.window
-        return pixels[:, window.top : window.bottom, window.left : window.right]
+        return self._resize_box(image, geometry.resized, geometry.box, geometry.window)
 
     def _crop_planes(
         self, image: Image.Image, geometry: Geometry
@@ -165,17 +164,18 @@ class Augment:
         return preprocess.resample_planes(part, geometry.resized, geometry.window)
 
     def _resize_box(
-        self, image: Image.Image, size: Size, box: CropBox
+        self, image: Image.Image, size: Size, box: CropBox, window: CropBox
     ) -> Shaped[Tensor, "3 height width"]:
         preprocess = self.preprocess
-        inside = Size(box.bottom - box.top, box.right - box.left)
         is_uint8, interpolation = preprocess.antialias, preprocess.interpolation
-        if is_uint8 and interpolation != "nearest" and inside != size:
-            return uint8.resize(image, size, interpolation, box)
+        by_torch = box.size != size and not is_giant(box.size, size, window)
+        if is_uint8 and interpolation != "nearest" and by_torch:
+            pixels = uint8.resize(image, size, interpolation, box)
+            return pixels[:, window.top : window.bottom, window.left : window.right]
         part = image.crop((box.left, box.top, box.right, box.bottom))
         if is_uint8:
-            return uint8.to_planes(preprocess.resample_image(part, size))
-        return preprocess.resample(part, size)
+            return uint8.to_planes(preprocess.resample_image(part, size, window))
+        return preprocess.resample(part, size, window)
 
     def _apply_color_ops(
         self,

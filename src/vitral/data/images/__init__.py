@@ -25,6 +25,7 @@ from vitral.data.images.raster import (
     raster_of,
 )
 from vitral.data.images.uint8 import Uint8Transform, all_uint8, normalize_batch
+from vitral.data.images.window import is_giant
 
 __all__ = [
     "IMAGE_EXTENSIONS",
@@ -45,6 +46,7 @@ __all__ = [
     "begins_as_image",
     "decode",
     "drop_vanished",
+    "is_giant",
     "normalize_batch",
     "one_line",
     "raster_of",

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from vitral.data.images.affine import rotate_image, shift_image
-from vitral.data.images.geometry import Geometry, Size
+from vitral.data.images.geometry import CropBox, Geometry, Size
+from vitral.data.images.window import is_giant, nearest_cells, resize_planes_window
 from vitral.errors import ConfigError, ImageError
 from vitral.nested import is_structure
 
@@ -65,8 +65,7 @@ def _move_planes(
     flipped = [-2] * steps.top_bottom + [-1] * steps.left_right
     planes = planes.flip(flipped) if flipped else planes
     planes = planes[..., box.top : box.bottom, box.left : box.right]
-    planes = _resize(planes, geometry.resized, nearest=nearest)
-    planes = planes[..., window.top : window.bottom, window.left : window.right]
+    planes = _resize(planes, geometry.resized, window, nearest=nearest)
     if geometry.flip:
         planes = planes.flip(-1)
     if any(geometry.shift):
@@ -83,20 +82,29 @@ def _move_planes(
 
 
 def _resize(
-    planes: Shaped[Tensor, "*planes height width"], size: Size, *, nearest: bool
+    planes: Shaped[Tensor, "*planes height width"],
+    size: Size,
+    window: CropBox,
+    *,
+    nearest: bool,
 ) -> Shaped[Tensor, "*planes new_height new_width"]:
+    """Resize, and return a window of the result."""
     old = Size(*planes.shape[-2:])
-    if old == size:
-        return planes
-    if not nearest:
-        return F.resize(planes, list(size), antialias=True)
-    # The pixel under the centre of the new one. torchvision resizes a mask by the pixel
-    # under its corner, which is half a pixel beside the picture.
-    rows, columns = (
-        ((torch.arange(new, dtype=torch.float64) + 0.5) * (length / new)).long()
-        for new, length in zip(size, old, strict=True)
-    )
-    return planes[..., rows, :][..., columns]
+    if nearest and old != size:
+        # The pixel under the centre of the new one. torchvision resizes a mask by the
+        # pixel under its corner, which is half a pixel beside the picture.
+        return planes[..., *nearest_cells(old, size, window)]
+    if is_giant(old, size, window):
+        flat = planes.reshape(-1, *old).float().numpy()
+        part = resize_planes_window(flat, size, window, "bilinear")
+        if not planes.is_floating_point():
+            part = part.round()
+        return part.to(planes.dtype).reshape(*planes.shape[:-2], *window.size)
+    if old != size:
+        if is_giant(old, Size(old.height, size.width), CropBox(0, 0, *size)):
+            planes = F.resize(planes, [size.height, old.width], antialias=True)
+        planes = F.resize(planes, list(size), antialias=True)
+    return planes[..., window.top : window.bottom, window.left : window.right]
 
 
 def _move_boxes(boxes: Any, geometry: Geometry) -> Any:

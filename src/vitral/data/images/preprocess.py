@@ -179,9 +179,13 @@ class ImagePreprocess:
             return self.resample_planes(planes, size, window)
         if self.antialias or (image.height, image.width) == size:
             return uint8.to_planes(self.resample_image(image, size, window)).float()
+        # One channel at a time: a large picture as floats is four times as large.
+        resized = [
+            self._interpolate(plane[None].float(), size, window)
+            for plane in uint8.to_planes(image)
+        ]
         # Bicubic overshoots; Pillow's 8-bit result is limited in the same way.
-        planes = uint8.to_planes(image).float()
-        return self._interpolate(planes, size, window).clamp_(0, 255)
+        return torch.cat(resized).clamp_(0, 255)
 
     def resample_planes(
         self,

@@ -6,16 +6,17 @@ converting, stacking and normalising one after the other.
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
 from vitral.data.images import batch_buffers
+from vitral.data.images.geometry import Size
+from vitral.data.images.window import resize_antialiased
 
 _LEVELS = np.float32(255)
 
@@ -53,7 +54,7 @@ def to_image(values: UInt8[Tensor, "3 height width"]) -> Image.Image:
 def resize(
     image: Image.Image,
     size: tuple[int, int],
-    interpolation: str,
+    interpolation: Literal["bilinear", "bicubic"],
     box: tuple[int, int, int, int] | None = None,
 ) -> UInt8[Tensor, "3 height width"]:
     """Resize a part of an RGB image to (height, width) with torch's uint8 kernel.
@@ -77,12 +78,8 @@ def resize(
         inside = data.reshape(part.height, part.width, 4)
     else:
         inside = np.ascontiguousarray(view[top:bottom, left:right])
-    pixels = F.interpolate(
-        torch.from_numpy(inside)[None].permute(0, 3, 1, 2),
-        size=size,
-        mode=interpolation,
-        antialias=True,
-        align_corners=False,
+    pixels = resize_antialiased(
+        torch.from_numpy(inside)[None].permute(0, 3, 1, 2), Size(*size), interpolation
     )
     return _deinterleave(pixels[0].permute(1, 2, 0).contiguous().numpy())
 

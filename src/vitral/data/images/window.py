@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from PIL import Image
 from torch import Tensor
 
@@ -34,6 +34,44 @@ def is_giant(source: Size, resized: Size, window: CropBox) -> bool:
     return resized.height * resized.width > max(largest, SMALL_PIXELS)
 
 
+def resize_antialiased(
+    pixels: Shaped[Tensor, "batch channels height width"],
+    size: Size,
+    interpolation: Literal["bilinear", "bicubic"],
+) -> Shaped[Tensor, "batch channels new_height new_width"]:
+    """Resize with torch's low-pass.
+
+    torch makes the new width first. Of a tall strip that would be far larger than
+    source and result, so that the new height comes first there, as in Pillow.
+    """
+    height, width = pixels.shape[-2:]
+    between = Size(height, size.width)
+    steps = [size]
+    if is_giant(Size(height, width), between, CropBox(0, 0, *size)):
+        steps = [Size(size.height, width), size]
+    for step in steps:
+        pixels = F.interpolate(
+            pixels, size=step, mode=interpolation, antialias=True, align_corners=False
+        )
+    return pixels
+
+
+def nearest_cells(
+    source: Size, resized: Size, window: CropBox
+) -> tuple[Int64[Tensor, "height 1"], Int64[Tensor, " width"]]:
+    """Return row and column of the source under the centre of each cell of a window."""
+    rows, columns = (
+        ((torch.arange(start, end, dtype=torch.float64) + 0.5) * (old / new))
+        .long()
+        .clamp(max=old - 1)
+        for start, end, old, new in (
+            (window.top, window.bottom, source.height, resized.height),
+            (window.left, window.right, source.width, resized.width),
+        )
+    )
+    return rows[:, None], columns
+
+
 def resize_window(
     image: Image.Image, resized: Size, window: CropBox, interpolation: Interpolation
 ) -> Image.Image:
@@ -43,6 +81,11 @@ def resize_window(
         image: RGB, or one channel of float32.
         resized: size to which the whole image would be resized.
     """
+    if interpolation == "nearest":
+        # Pillow adds up rounding errors, by which other pixels are the nearest.
+        cells = nearest_cells(Size(image.height, image.width), resized, window)
+        rows, columns = (index.numpy() for index in cells)
+        return Image.fromarray(np.asarray(image)[rows, columns])
     down, across = image.height / resized.height, image.width / resized.width
     box = (
         window.left * across,
@@ -85,10 +128,11 @@ def sample_window(
 
     As `torch.nn.functional.interpolate` up to rounding ("nearest" is "nearest-exact").
     """
+    if interpolation == "nearest":
+        # Both at once: one after the other would copy whole rows.
+        return planes[:, *nearest_cells(Size(*planes.shape[1:]), resized, window)]
     rows = _positions(window.top, window.bottom, planes.shape[1], resized.height)
     columns = _positions(window.left, window.right, planes.shape[2], resized.width)
-    if interpolation == "nearest":
-        return planes[:, rows.round().long()][:, :, columns.round().long()]
     # The part that the window needs: positions in it stay exact in float32.
     (top, bottom), (left, right) = _reach(rows), _reach(columns)
     part = planes[:, max(top, 0) : bottom, max(left, 0) : right]
