@@ -56,6 +56,8 @@ class Audit:
     largest: Size
     decoded: int
     """Number of images decoded."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of size and pixels of each decoded example, by id."""
     values: PixelValues = field(default_factory=PixelValues)
     """Range and channels of the files of train; of all where there is no train."""
 
@@ -117,6 +119,7 @@ def check(
         smallest=Size(min(heights), min(widths)),
         largest=Size(max(heights), max(widths)),
         decoded=len(results),
+        digests={result.example.id: result.pixels for result in good},
         values=values,
     )
 

@@ -145,8 +145,14 @@ def audit_dataset(dataset: Dataset, split_file: Path, workers: int) -> Audit:
     return audit
 
 
-def describe_data(audit: Audit, labels: Labels) -> dict[str, Any]:
-    """Return the content of data.json."""
+def describe_data(
+    audit: Audit, labels: Labels, changes: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Return the content of data.json.
+
+    Args:
+        changes: sentences on files that changed while the run was stopped.
+    """
     dataset = audit.dataset
     leaks = [
         f"the same picture is in {' and '.join(leak.splits)}: {', '.join(leak.ids[:3])}"
@@ -165,7 +171,8 @@ def describe_data(audit: Audit, labels: Labels) -> dict[str, Any]:
             for file in audit.bad
         ],
         "ignored": [dataclasses.asdict(file) for file in dataset.ignored],
-        "notes": [*dataset.notes, *leaks],
+        "notes": [*dataset.notes, *leaks, *changes],
+        "changes": list(changes),
         "fingerprint": dataset.fingerprint(),
     }
 

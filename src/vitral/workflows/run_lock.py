@@ -28,7 +28,7 @@ from vitral.workflows.config import VOLATILE, read_config
 
 LOCK_FILE = "lock.json"
 """Names the process that trains into the folder."""
-LEFTOVERS = ("log.txt", "split.csv", LOCK_FILE)
+LEFTOVERS = ("log.txt", "split.csv", "contents.csv", LOCK_FILE)
 """Files of a run that ended before its config was written."""
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)

@@ -25,11 +25,17 @@ class Session:
     """This rank's device."""
     resume: bool
     """As asked, or true because torchrun started the ranks again."""
+    data_changed: bool = False
+    """Go on although files have other content than when the run began."""
 
 
 @contextmanager
 def run_session(
-    config: TrainConfig, out: Path, runtime: Runtime, resume: bool = False
+    config: TrainConfig,
+    out: Path,
+    runtime: Runtime,
+    resume: bool = False,
+    data_changed: bool = False,
 ) -> Iterator[Session]:
     """Join the process group and lock the run folder for as long as the run takes."""
     device = pick_device(runtime.device)
@@ -39,5 +45,9 @@ def run_session(
         lock_run_folder(config_io.to_dict(config), out, resume) as resumes,
     ):
         yield Session(
-            out=out, runtime=runtime, device=local_device(device), resume=resumes
+            out=out,
+            runtime=runtime,
+            device=local_device(device),
+            resume=resumes,
+            data_changed=data_changed,
         )

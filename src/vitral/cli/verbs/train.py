@@ -36,6 +36,11 @@ def run(argv: list[str]) -> None:
         )
     if not args.out and not args.dry_run:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
+    if args.data_changed and not args.resume:
+        raise ConfigError(
+            "`--data-changed` says how a run goes on and needs `--resume`; a new run "
+            "takes the files as they are."
+        )
     if args.dry_run:
         _print_cost(args, rest, argv)
         return
@@ -146,6 +151,11 @@ def _add_machine_flags(parser: Parser) -> None:
     add_device_flag(parser)
     parser.add("--resume", False, "go on from the newest checkpoint of RUN")
     parser.add(
+        "--data-changed",
+        False,
+        "with --resume: go on although files changed since the run began",
+    )
+    parser.add(
         "--shard",
         "none",
         "fsdp: under torchrun, divide the model among the ranks",
@@ -216,7 +226,13 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
             resumes = args.resume and (out / "config.json").is_file()
             reason = f"settings of the run in {out}" if resumes else resolved.reason
             say(f"recipe {resolved.recipe}: {reason}")
-        finished = train(config, out, runtime=runtime, resume=args.resume)
+        finished = train(
+            config,
+            out,
+            runtime=runtime,
+            resume=args.resume,
+            data_changed=args.data_changed,
+        )
         if get_rank() == 0:
             for line in summary_lines(finished):
                 say(line)

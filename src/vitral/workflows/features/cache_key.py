@@ -12,14 +12,18 @@ import torch
 
 from vitral.atomic_io import sha256_file
 from vitral.data import Dataset, Example, FileReader, Preprocess
+from vitral.data.contents import FileStat, stat_file
 from vitral.data.dataset import ClipReader
-from vitral.data.video import frame_files
 from vitral.models import VisionModel
 from vitral.version import __version__
 from vitral.weights.detect import FILES, resolve_path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the cache files; a new number invalidates all entries."""
+MAX_HASHED_BYTES = 256 * 2**20
+"""Bytes of files that are hashed whole, which takes a second at most."""
+HASHED_SAMPLE = 64
+"""Files of a larger set whose bytes are hashed, beside size and time of all."""
 CONFIG_FILES = ("config.json", "preprocessor_config.json")
 """Files that decide how the tensors of a weights folder are read."""
 
@@ -76,8 +80,9 @@ def weights_file_hash(weights: str | Path) -> str:
 def content_hash(dataset: Dataset, examples: tuple[Example, ...]) -> str | None:
     """Return a stand-in for a hash of the pixels; None for an unpicklable reader.
 
-    It covers the reader, and size and time of each file in order. The fingerprint of a
-    data set covers names and labels only, and two versions of an image share a name.
+    It covers the reader, size and time of each file in order, and the bytes of small
+    data sets. The fingerprint of a data set covers names and labels only, and two
+    versions of an image share a name.
     """
     reader, root = dataset.reader, dataset.root
     if isinstance(reader, FileReader | ClipReader):
@@ -89,17 +94,25 @@ def content_hash(dataset: Dataset, examples: tuple[Example, ...]) -> str | None:
         except (pickle.PicklingError, AttributeError, TypeError):
             return None
     digest.update(os.fsencode(root.resolve() if root.exists() else root))
-    for example in examples:
-        digest.update(json.dumps([example.id, _stamp(root / example.file)]).encode())
+    files = [root / example.file for example in examples]
+    stats = [stat_file(file) for file in files]
+    for example, stat in zip(examples, stats, strict=True):
+        digest.update(json.dumps([example.id, stat]).encode())
+    for file in _choose_files(files, stats):
+        digest.update(_hash_file(file))
     return digest.hexdigest()
 
 
-def _stamp(path: Path) -> list[Any]:
-    """Return size and time of a file, or of each frame of a folder; [] if missing."""
+def _choose_files(files: list[Path], stats: list[FileStat]) -> list[Path]:
+    """Return the files whose bytes are hashed: all, or some that are spread evenly."""
+    stored = [file for file in files if file.is_file()]
+    if sum(max(size, 0) for size, _ in stats) <= MAX_HASHED_BYTES:
+        return stored
+    return stored[:: -(-len(stored) // HASHED_SAMPLE)]
+
+
+def _hash_file(file: Path) -> bytes:
     try:
-        if path.is_dir():
-            return [[file.name, *_stamp(file)] for file in frame_files(path)]
-        stat = os.stat(path)
-        return [stat.st_size, stat.st_mtime_ns]
-    except (OSError, ValueError):
-        return []
+        return sha256_file(file).encode()
+    except OSError:  # it went away; its size and time say so next time
+        return b""

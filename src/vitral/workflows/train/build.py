@@ -200,7 +200,9 @@ def _write_metadata(plan: TrainPlan, session: Session) -> None:
     """Write config.json, data.json, environment.json and command.txt."""
     out = session.out
     write_json(out / "config.json", config_io.to_dict(plan.config))
-    write_json(out / "data.json", describe_data(plan.audit, plan.labels))
+    write_json(
+        out / "data.json", describe_data(plan.audit, plan.labels, plan.contents.changes)
+    )
     write_json(out / "environment.json", describe_environment(session.device))
     write_atomic(out / "command.txt", command_line() + "\n")
 

@@ -128,7 +128,7 @@ def make_loaders(
                 loader,
                 model,
                 session.out / "cache" / split,
-                key=" ".join(plan.spec.identity.values()),
+                key=" ".join([*plan.spec.identity.values(), plan.contents.key]),
                 views=views,
                 device=session.device,
                 bf16=plan.spec.loop.precision == "bf16",

@@ -21,6 +21,7 @@ from vitral.workflows.config import VOLATILE, TrainConfig
 from vitral.workflows.dataset import audit_dataset, open_split_data, run_input_kind
 from vitral.workflows.session import Session
 from vitral.workflows.train.build_objective import validate_objective
+from vitral.workflows.train.check_contents import ContentCheck, check_contents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class TrainPlan:
     model: ModelConfig
     pixels: dict[str, Any]
     """Fields of the pre-processing that were measured on the training files."""
+    contents: ContentCheck
+    """Content of the files, and its accepted changes."""
     spec: FitSpec
     """Settings of the loop, with the updates of the whole run."""
 
@@ -56,6 +59,7 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
     audit = broadcast_from_rank_zero(
         lambda: audit_dataset(dataset, split_file, runtime.workers)
     )
+    contents = broadcast_from_rank_zero(lambda: check_contents(audit, session))
     pixels = broadcast_from_rank_zero(
         lambda: measure_pixels(config, audit, source, model)
     )
@@ -86,6 +90,7 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
         source=source,
         model=model,
         pixels=pixels,
+        contents=contents,
         spec=spec,
     )
 

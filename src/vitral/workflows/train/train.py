@@ -23,6 +23,7 @@ def train(
     *,
     runtime: Runtime | None = None,
     resume: bool = False,
+    data_changed: bool = False,
 ) -> Run:
     """Train, evaluate and report; everything is left in the folder `out`.
 
@@ -34,20 +35,23 @@ def train(
         runtime: device, workers and sharding; by default this process on the best
             device.
         resume: resume from the newest checkpoint in `out`; starts when there is none.
+        data_changed: go on although files changed since the run began.
 
     Returns:
         the run, with the best model.
 
     Raises:
         ConfigError: `out` is in use, or is resumed with other settings.
-        DataError: the data cannot be used.
+        DataError: the data cannot be used, or changed since the run began.
         WeightsError: the weights cannot be used, or a checkpoint cannot be written.
         DivergedError: the loss or a gradient is not finite.
         InterruptedRun: a signal arrived; a checkpoint was written.
         PeerError: another rank stopped, died or does not answer.
     """
     config = resolve_task(config)
-    with run_session(config, Path(out), runtime or Runtime(), resume) as session:
+    with run_session(
+        config, Path(out), runtime or Runtime(), resume, data_changed
+    ) as session:
         plan = make_plan(config, session)
         parts = build(plan, session)
         with record_progress(session.out, plan.spec.loop.steps):
