@@ -362,16 +362,25 @@ def test_eval_of_bad_files_only(run, photos, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("with_report")
-def test_report_of_two_runs(run_copy, tmp_path, capsys):
+def test_a_comparison_has_a_file_of_its_own(run_copy, tmp_path, capsys):
     other = tmp_path / "other"
     shutil.copytree(run_copy, other)
-    for folder in (run_copy, other):
-        (folder / "report.html").unlink()
+    own = (run_copy / "report.html").read_bytes()
     assert main(["report", str(run_copy), str(other)]) == 0
-    assert capsys.readouterr().out == f"report: {run_copy / 'report.html'}\n"
-    text = (run_copy / "report.html").read_text()
-    assert "other" in text
-    assert not (other / "report.html").exists()
+    file = run_copy / "comparison-with-other.html"
+    assert capsys.readouterr().out == f"comparison: {file}\n"
+    assert "2 runs side by side" in file.read_text()
+    for folder in (run_copy, other):
+        assert (folder / "report.html").read_bytes() == own
+    given = tmp_path / "all" / "runs.html"
+    assert main(["report", str(run_copy), str(other), "--out", str(given)]) == 0
+    assert given.read_text() == file.read_text()
+    report = str(other / "report.html")
+    assert main(["report", str(run_copy), str(other), "--out", report]) == 2
+    assert "which a comparison must not replace" in capsys.readouterr().err
+    assert main(["report", str(run_copy), "--out", report]) == 2
+    assert "`--out` is the file of a comparison" in capsys.readouterr().err
+    assert (other / "report.html").read_bytes() == own
     assert main(["report", str(tmp_path)]) == 2
     assert "is not a run: give the folder" in capsys.readouterr().err
 

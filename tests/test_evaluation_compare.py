@@ -19,6 +19,7 @@ from vitral.evaluation import (
     risk_coverage,
     wilson,
 )
+from vitral.evaluation.paired import compare_pairs
 
 NAMES = ("ant", "bee", "cow", "dog", "eel")
 
@@ -355,3 +356,60 @@ def test_scaling_says_what_does_not_fit() -> None:
         fit_scaling([10, 20, 40, 80], right, flat_below=0.0)
     with pytest.raises(ConfigError, match="1 image or more"):
         fit_scaling([10, 20, 40, 80], right).predict(0)
+
+
+# Several models in pairs
+
+
+def test_pairs_of_shares_are_mcnemars_with_holm() -> None:
+    generator = np.random.default_rng(3)
+    scores = [generator.uniform(size=300) < share for share in (0.7, 0.75, 0.85)]
+    tests = compare_pairs(scores)
+    assert [(t.first, t.second) for t in tests] == [(0, 1), (0, 2), (1, 2)]
+    p = []
+    for test in tests:
+        first, second = scores[test.first], scores[test.second]
+        only = int((first & ~second).sum()), int((second & ~first).sum())
+        assert (test.only_first, test.only_second) == only
+        assert test.p == pytest.approx(binomtest(only[0], sum(only)).pvalue)
+        assert test.difference == pytest.approx(second.mean() - first.mean())
+        p.append(test.p)
+    assert [test.p_corrected for test in tests] == list(holm(p))
+    assert [test.differs for test in tests] == [c < 0.05 for c in holm(p)]
+
+
+def test_pairs_of_errors_are_a_bootstrap_of_their_difference() -> None:
+    generator = np.random.default_rng(0)
+    first = generator.gamma(2.0, size=80)
+    second = first - generator.normal(0.1, 0.3, 80)
+    [test] = compare_pairs([first, second])
+    error = (second - first).std() / np.sqrt(80)
+    middle = second.mean() - first.mean()
+    # The interval is paired: of the errors alone it would be several times as wide.
+    assert test.interval == pytest.approx(
+        (middle - 1.96 * error, middle + 1.96 * error), abs=0.15 * error
+    )
+    assert (test.only_first, test.only_second) == (None, None)
+    [same] = compare_pairs([first, first.copy()])
+    assert (same.p, same.difference, same.differs) == (1.0, 0.0, False)
+
+
+def test_equal_models_are_seldom_told_apart_by_their_errors(monkeypatch) -> None:
+    monkeypatch.setattr("vitral.evaluation.paired.RESAMPLES", 1000)
+    generator = np.random.default_rng(1)
+    found = 0
+    for _ in range(200):
+        common, own = generator.gamma(2.0, size=60), generator.normal(0, 0.2, (2, 60))
+        [test] = compare_pairs([common + own[0], common + own[1]])
+        found += test.differs
+    assert found <= 20  # 5 % are 10; the bootstrap of 60 images finds a few more
+
+
+def test_pairs_that_do_not_fit_are_refused() -> None:
+    right = np.ones(5, dtype=bool)
+    with pytest.raises(ConfigError, match="two models or more: got 1"):
+        compare_pairs([right])
+    with pytest.raises(DataError, match="got 4 and 5 scores"):
+        compare_pairs([right, right[:4]])
+    with pytest.raises(DataError, match="at least one image: got 0"):
+        compare_pairs([right[:0], right[:0]])

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ import torch
 from PIL import Image
 
 from vitral.cli import main
+from vitral.document import to_text
+from vitral.report.compare_runs import compare
+from vitral.report.load_run import load_run_folder
 from vitral.tasks.regression import RegressionConfig
+from vitral.tasks.regression.reporter import RegressionReporter
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.weights import load
 from vitral.workflows import TrainConfig, open_run
@@ -216,6 +222,41 @@ def test_two_columns_with_gaps(squares, tmp_path, no_report, capsys):
     ]
     assert main(["eval", str(tmp_path / "run"), "--out", str(tmp_path / "e")]) == 0
     assert "  side " in capsys.readouterr().out
+
+
+def test_runs_are_compared_by_their_errors(run, tmp_path):
+    other = Path(shutil.copytree(run, tmp_path / "other"))
+    names = ("path", "target", "value", "low", "high", "error")
+    rows = read_csv(run / "predictions" / "test.csv")
+    half = [{**row, "value": str(_halfway(row))} for row in rows]
+    _write_csv(other / "predictions" / "test.csv", names, reversed(half))
+    table = compare([load_run_folder(run), load_run_folder(other)])
+    remark, note = (line.replace("\N{NO-BREAK SPACE}", " ") for line in table.remarks)
+    assert "mean absolute error of the second less that of the first" in note
+    assert remark.startswith(f"other is better than {run.name} on the same ")
+    assert "(paired bootstrap of the errors, p = 0.0002)" in remark
+    [row] = table.pairs[0].rows
+    mae = load_run_folder(run).results["test"].mae
+    assert to_text(row.cells[1]) == f"{-mae / 2:+.3g}"
+    # Unreadable images count with the error of the mean, so all of them are equal.
+    lost = [{**row, "value": ""} for row in rows]
+    _write_csv(other / "predictions" / "test.csv", names, lost)
+    scores = RegressionReporter().image_scores(load_run_folder(other))
+    baseline = load_run_folder(run).results["test"].baseline_mae
+    assert scores.values.mean() == pytest.approx(baseline, rel=1e-6)
+
+
+def _halfway(row: dict[str, str]) -> float:
+    return (float(row["target"]) + float(row["value"])) / 2
+
+
+def _write_csv(
+    file: Path, names: Sequence[str], rows: Iterable[dict[str, str]]
+) -> None:
+    with file.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, names)
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def test_the_command_line_learns_a_named_column(squares, tmp_path, no_report, capsys):

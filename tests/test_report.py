@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from reports import (
     SCRIPT,
     Reader,
     check_numbers,
+    class_names,
     look_up,
     picture,
     report,
@@ -26,9 +28,9 @@ from reports import (
 from vitral.document import Verdict, to_text
 from vitral.errors import ConfigError, ImageError
 from vitral.report import model_card, write_html
-from vitral.report.compare_runs import compare
+from vitral.report.compare_runs import ComparisonTable, compare
 from vitral.report.load_run import load_run_folder, task_of
-from vitral.tasks.classification import classify, multilabel
+from vitral.tasks.classification import classify, multilabel, write_predictions
 
 
 @pytest.fixture(scope="module")
@@ -225,14 +227,47 @@ def test_a_validation_split_is_called_optimistic(copy: Path) -> None:
     assert "trained on these very images" in said(copy)
 
 
+def answer(run: Path, wrong: Sequence[int], images: int = 200) -> Path:
+    """Give a run test answers that are wrong at these places only."""
+    labels = np.arange(images) % 10
+    answers = labels.copy()
+    answers[list(wrong)] = (labels[list(wrong)] + 1) % 10
+    logits, names = 4.0 * np.eye(10)[answers], class_names(10)
+    ids = [f"test/{i:04d}.jpg" for i in range(images)]
+    result = classify(logits, labels, names, resamples=100)
+    (run / "predictions/test.json").write_text(json.dumps(result.to_dict()))
+    write_predictions(run / "predictions/test.csv", ids, logits, labels, names)
+    return run
+
+
+def compared(*runs: Path) -> ComparisonTable:
+    return compare([load_run_folder(run) for run in runs])
+
+
+def words(table: ComparisonTable) -> list[str]:
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in table.remarks]
+
+
+def cells(table: ComparisonTable) -> list[list[str]]:
+    return [
+        [row.name, *(to_text(cell) for cell in row.cells)]
+        for row in table.pairs[0].rows
+    ]
+
+
 def test_several_runs_share_one_page(ten: Path, tmp_path: Path) -> None:
-    better = write_run(tmp_path / "better", skill=7.0, seed=1)
-    out = write_html([ten, better], tmp_path / "report.html", picture, samples)
+    one = answer(Path(shutil.copytree(ten, tmp_path / "one")), range(40))
+    two = answer(Path(shutil.copytree(ten, tmp_path / "two")), range(34, 52))
+    out = write_html([one, two], tmp_path / "report.html", picture, samples)
     page = Reader(out.read_text("utf-8"))
     assert max(page.ids.values()) == 1
     assert "2 runs side by side" in page.words
-    assert "better is best, and no other interval overlaps" in page.words
-    folders = {"1": ten, "2": better}
+    # Only one is right on 12 images, only two on 34.
+    assert (
+        "two is better than one on the same 200 images (McNemar's exact test, "
+        "p = 0.0016)." in page.words
+    )
+    folders = {"1": one, "2": two}
     tops = [n for n in page.numbers if n["data-source"].endswith("test.json#/top1")]
     assert len(tops) == 6  # table, sentence and summary of each
     for number in tops:
@@ -240,13 +275,67 @@ def test_several_runs_share_one_page(ten: Path, tmp_path: Path) -> None:
         assert float(number["value"]) == stored
 
 
-def test_close_runs_are_not_ranked(ten: Path, tmp_path: Path) -> None:
-    near = write_run(tmp_path / "near", skill=3.5, seed=1)
-    [remark] = compare([load_run_folder(ten), load_run_folder(near)]).remarks
-    assert "from these intervals they cannot be told apart" in remark
-    data = json.loads((near / "data.json").read_text())
-    (near / "data.json").write_text(json.dumps({**data, "fingerprint": "other"}))
-    [remark] = compare([load_run_folder(ten), load_run_folder(near)]).remarks
+def test_runs_are_paired_although_their_intervals_overlap(ten, tmp_path) -> None:
+    one = answer(Path(shutil.copytree(ten, tmp_path / "one")), range(20))
+    two = answer(Path(shutil.copytree(ten, tmp_path / "two")), range(10))
+    table = compared(one, two)
+    # Ten images only two has right: p = 2 / 2^10.
+    assert words(table)[:1] == [
+        "two is better than one on the same 200 images (McNemar's exact test, "
+        "p = 0.002)."
+    ]
+    [row] = cells(table)
+    assert row[:5] == ["one", "two", "0", "10", "+5.0 points"]
+    assert row[6:] == ["p = 0.002", "two"]
+    low, high = (load_run_folder(r).results["test"].top1_interval for r in (two, one))
+    assert low.low < high.high  # the intervals overlap
+    # Rows are matched by path, not by place.
+    file = two / "predictions/test.csv"
+    head, *rows = file.read_text().splitlines()
+    file.write_text("\n".join([head, *reversed(rows)]) + "\n")
+    assert cells(compared(one, two)) == [row]
+
+
+def test_more_than_two_runs_are_corrected(ten, tmp_path) -> None:
+    runs = [
+        answer(Path(shutil.copytree(ten, tmp_path / name)), range(count))
+        for name, count in (("one", 20), ("two", 13), ("three", 12))
+    ]
+    table = compared(*runs)
+    # Raw p 2 / 2^7 = 0.0156, 2 / 2^8 = 0.0078 and 1; Holm: times 2, 3 and 1.
+    assert [row[-2:] for row in cells(table)] == [
+        ["p = 0.031", "two"],
+        ["p = 0.023", "three"],
+        ["p = 1", "not shown"],
+    ]
+    remark, note = words(table)
+    assert "count the images that only one of the two has right" in note
+    with_holm = "McNemar's exact test with Holm's correction over 3 pairs, p = 0.023"
+    assert f"three is better than one on the same 200 images ({with_holm})." in remark
+    assert "It cannot be told apart from two on these 200 images" in remark
+
+
+def test_other_images_are_not_compared(ten: Path, tmp_path: Path) -> None:
+    one = answer(Path(shutil.copytree(ten, tmp_path / "one")), range(20))
+    two = answer(Path(shutil.copytree(ten, tmp_path / "two")), (), images=190)
+    table = compared(one, two)
+    assert table.pairs == []
+    assert "one and two were not measured on the same images" in table.remarks[0]
+    answer(two, ())
+    file = two / "predictions/test.csv"
+    text = file.read_text()
+    file.write_text(text.replace("test/0000.jpg,zero,zero", "test/0000.jpg,one,zero"))
+    assert "not measured on the same images" in compared(one, two).remarks[0]
+    file.write_text(text + text.splitlines()[-1] + "\n")
+    assert "An image comes twice in a table" in compared(one, two).remarks[0]
+    file.unlink()
+    table = compared(one, two)
+    assert "two has no table with an answer to each image" in table.remarks[0]
+    assert table.pairs == []
+    file.write_text(text)
+    data = json.loads((two / "data.json").read_text())
+    (two / "data.json").write_text(json.dumps({**data, "fingerprint": "other"}))
+    [remark] = compared(one, two).remarks
     assert "not measured on the same images" in remark
 
 

@@ -23,7 +23,7 @@ from vitral.report.load_run import load_run_folder
 from vitral.tasks.classification import SupervisedConfig
 from vitral.tasks.classification.report import select_answers
 from vitral.workflows.inspect import report_maps
-from vitral.workflows.inspect.build_report import write_report
+from vitral.workflows.inspect.build_report import write_comparison, write_report
 
 BIT = {"model": "bit_r50x1", "model_changes": {"stem_width": 8, "num_groups": 4}}
 
@@ -368,7 +368,7 @@ def test_a_folder_beside_it_that_cannot_be_written(
     other = Path(shutil.copytree(run, tmp_path / "other"))
     shutil.rmtree(other / "inspection")
     monkeypatch.setattr(report_maps, "store", refuse)
-    out = write_report(run_copy, others=[other])
+    out = write_comparison([run_copy, other])
     assert not (other / "inspection").exists()
     page = Reader(out.read_text("utf-8"))
     assert page.words.count("inspection/report.json is missing") == 1
@@ -379,7 +379,7 @@ def test_a_folder_beside_it_that_cannot_be_written(
 def test_runs_beside_it_are_looked_into_too(run, run_copy, tmp_path):
     other = Path(shutil.copytree(run, tmp_path / "other"))
     shutil.rmtree(other / "inspection")
-    write_report(run_copy, others=[other])
+    write_comparison([run_copy, other])
     assert document(other) == document(run)
 
 

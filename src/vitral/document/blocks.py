@@ -73,8 +73,8 @@ class Column:
     """Column of a table."""
 
     title: str
-    kind: Literal["number", "text", "bar"] = "number"
-    """Cells are a `Number`, a `Text`, or a `Bar`; None where there is none."""
+    kind: Literal["number", "text", "name", "bar"] = "number"
+    """Cells are a `Number`, a `Text` (a name may break), or a `Bar`; or None."""
 
 
 Cell = Number | Text | Bar | None

@@ -27,7 +27,10 @@ figures, or with a table of answers, derives its own and returns it from
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
 
 from vitral.document import (
     Block,
@@ -71,6 +74,20 @@ class ExplainedExample(NamedTuple):
     """Id of the example."""
     output: int = 0
     """Index of the output that the map explains."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageScores:
+    """Score of each image of a split, by which two runs are compared in pairs."""
+
+    name: str
+    """What the mean of the scores is, such as `mean absolute error`."""
+    paths: tuple[str, ...]
+    truths: tuple[str, ...]
+    """The right answer of each image, which must be the same in both runs."""
+    values: np.ndarray
+    """bool for right or wrong, or numbers."""
+    higher_is_better: bool = True
 
 
 class Reporter:
@@ -180,6 +197,14 @@ class Reporter:
             ConfigError: the table of answers is damaged.
         """
         return []
+
+    def image_scores(self, run: RunFolder[Result]) -> ImageScores | None:
+        """Return the scores of the headline split; None without answers an image.
+
+        Raises:
+            ConfigError: the table of answers is damaged.
+        """
+        return None
 
     # Card
 

@@ -1,4 +1,4 @@
-"""`vitral report RUN...`: (re)write the report; several runs side by side."""
+"""`vitral report RUN...`: (re)write the report, or compare several runs."""
 
 from pathlib import Path
 
@@ -9,18 +9,23 @@ from vitral.errors import ConfigError
 def make_parser() -> Parser:
     parser = Parser(
         "report",
-        "(Re)write the report; several runs side by side.",
+        "(Re)write a run's report; several runs are compared in a file of its own.",
         usage="RUN...",
         examples=("runs/photos", "runs/photos runs/tuned", "runs/*"),
     )
-    parser.add("runs", [str], "run folders; the first gets the file")
+    parser.add("runs", [str], "run folders; several are tested in pairs")
+    parser.add(
+        "--out",
+        "",
+        "file of a comparison; else RUN/comparison-with-OTHERS.html of the first",
+    )
     return parser
 
 
 def run(argv: list[str]) -> None:
-    """Write report.html into the first run's folder."""
+    """Write report.html of one run, or the comparison of several."""
     args = make_parser().parse(argv)
-    from vitral.workflows.inspect import write_report
+    from vitral.workflows.inspect import write_comparison, write_report
 
     folders = [Path(run) for run in args.runs]
     for folder in folders:
@@ -29,4 +34,13 @@ def run(argv: list[str]) -> None:
                 f"{folder} is not a run: give the folder that `vitral train --out` "
                 "made."
             )
-    print(f"report: {write_report(folders[0], others=folders[1:])}")
+    if len(folders) > 1:
+        out = Path(args.out) if args.out else None
+        print(f"comparison: {write_comparison(folders, out)}")
+        return
+    if args.out:
+        raise ConfigError(
+            "`--out` is the file of a comparison, and one run was given: its report is "
+            f"{folders[0] / 'report.html'}."
+        )
+    print(f"report: {write_report(folders[0])}")

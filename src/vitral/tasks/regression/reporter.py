@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from vitral.document import (
     Answered,
@@ -33,7 +34,7 @@ from vitral.tasks.measures import Measure
 from vitral.tasks.regression.answer import field_names
 from vitral.tasks.regression.plots import plot_residuals, plot_scatter
 from vitral.tasks.regression.result import NumberColumn, Regression
-from vitral.tasks.reporter import ExplainedExample, Reporter
+from vitral.tasks.reporter import ExplainedExample, ImageScores, Reporter
 from vitral.tasks.result import Result
 
 MOST_ERRORS = 24
@@ -111,12 +112,33 @@ class RegressionReporter(Reporter):
         worst = _worst(_rows_by_column(run))
         return [ExplainedExample(row.path, output) for output, _, row in worst]
 
+    def image_scores(self, run: RunFolder[Result]) -> ImageScores | None:
+        """Return the absolute error of each image, whose mean is that of the result."""
+        result = run.results.get(run.headline_split or "")
+        if not isinstance(result, Regression):
+            return None
+        paths, truth, values = _read_numbers(run, result)
+        if not paths or np.isnan(truth).all(axis=0).any():
+            return None
+        # An unreadable image has the error of always answering the mean of train.
+        means = np.array([column.mean for column in result.columns])
+        errors = np.abs(np.where(np.isnan(values), means, values) - truth)
+        weights = len(paths) / (~np.isnan(truth)).sum(axis=0)
+        return ImageScores(
+            name="mean absolute error",
+            paths=tuple(paths),
+            truths=tuple(str(row) for row in truth.tolist()),
+            values=np.nan_to_num(errors * weights).mean(axis=1),
+            higher_is_better=False,
+        )
+
     def card_outputs(self, run: RunFolder[Result]) -> tuple[str, list[str]]:
         result = run.results.get(run.headline_split or "")
         columns = result.columns if isinstance(result, Regression) else ()
         return "Numbers", [column.name for column in columns]
 
 
+Numbers = Float[np.ndarray, "images columns"]
 Rows = list[tuple[NumberColumn, list[NumberRow]]]
 
 
@@ -127,26 +149,49 @@ def _rows_by_column(run: RunFolder[Result]) -> Rows:
         ConfigError: a column is missing or a number cannot be read.
     """
     result = run.results.get(run.headline_split or "")
-    file = run.table(run.headline_split or "")
-    if not isinstance(result, Regression) or not file.is_file():
+    if not isinstance(result, Regression):
         return []
-    names = [column.name for column in result.columns]
-    by_column: Rows = [(column, []) for column in result.columns]
-    with file.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        for index, row in enumerate(reader):
-            try:
-                for column, rows in by_column:
-                    keys = field_names(column.name, names, ("target", "value"))
-                    truth, value = (float(row[key] or math.nan) for key in keys)
-                    if not math.isnan(truth + value):
-                        rows.append(NumberRow(index, row["path"], truth, value))
-            except (KeyError, TypeError, ValueError) as error:
-                raise ConfigError(
-                    f"{file}: line {reader.line_num} cannot be read ({error}). Write "
-                    "the file again with `vitral eval`."
-                ) from error
+    paths, truth, values = _read_numbers(run, result)
+    by_column: Rows = []
+    for column, *numbers in zip(result.columns, truth.T, values.T, strict=True):
+        rows = [
+            NumberRow(index, path, float(own), float(answer))
+            for index, (path, own, answer) in enumerate(
+                zip(paths, *numbers, strict=True)
+            )
+            if not math.isnan(own + answer)
+        ]
+        by_column.append((column, rows))
     return [(column, rows) for column, rows in by_column if rows]
+
+
+def _read_numbers(
+    run: RunFolder[Result], result: Regression
+) -> tuple[list[str], Numbers, Numbers]:
+    """Return paths, right numbers and answers; NaN where a cell is empty.
+
+    Raises:
+        ConfigError: a column is missing or a number cannot be read.
+    """
+    file = run.table(run.headline_split or "")
+    names = [column.name for column in result.columns]
+    keys = [field_names(name, names, ("target", "value")) for name in names]
+    paths: list[str] = []
+    cells: list[list[list[float]]] = []
+    if file.is_file():
+        with file.open(encoding="utf-8", newline="") as lines:
+            reader = csv.DictReader(lines)
+            for row in reader:
+                try:
+                    cells.append([[float(row[k] or math.nan) for k in p] for p in keys])
+                    paths.append(row["path"])
+                except (KeyError, TypeError, ValueError) as error:
+                    raise ConfigError(
+                        f"{file}: line {reader.line_num} cannot be read ({error}). "
+                        "Write the file again with `vitral eval`."
+                    ) from error
+    numbers = np.array(cells, dtype=np.float64).reshape(len(paths), len(names), 2)
+    return paths, numbers[..., 0], numbers[..., 1]
 
 
 def _figures(column: NumberColumn, rows: Sequence[NumberRow]) -> Block:

@@ -1,6 +1,6 @@
 """Figures of what a model attends to, and the report that shows them."""
 
-from vitral.workflows.inspect.build_report import write_report
+from vitral.workflows.inspect.build_report import write_comparison, write_report
 from vitral.workflows.inspect.inspect import (
     FIGURES,
     NEXT_FIGURE,
@@ -15,5 +15,6 @@ __all__ = [
     "InspectionOptions",
     "compute_report_maps",
     "inspect",
+    "write_comparison",
     "write_report",
 ]

@@ -12,7 +12,7 @@ from PIL import Image
 import vitral.report
 from vitral.data import Dataset, DecodedImage, training_transform
 from vitral.data.example import Example
-from vitral.errors import ImageError, VitralError
+from vitral.errors import ConfigError, ImageError, VitralError
 from vitral.plots.clips import even_indices
 from vitral.workflows.dataset import open_run_data
 from vitral.workflows.inspect.report_maps import compute_report_maps, is_current
@@ -32,10 +32,8 @@ class _OpenRun:
     by_id: dict[str, Example]
 
 
-def write_report(
-    out: Path, dataset: Dataset | None = None, others: Sequence[Path] = ()
-) -> Path:
-    """Write report.html of a run folder, compared with `others`.
+def write_report(out: Path, dataset: Dataset | None = None) -> Path:
+    """Write report.html of a run folder.
 
     The attention maps of a run are computed first if they are missing or belong to
     images other than those of the report.
@@ -43,15 +41,50 @@ def write_report(
     Args:
         dataset: the run's data if it is open already.
     """
-    runs = [out, *others]
-    opened = {r: _open_with_data(r, dataset if r == out else None) for r in runs}
+    return _write_page([out], out / "report.html", dataset)
+
+
+def write_comparison(runs: Sequence[Path], out: Path | None = None) -> Path:
+    """Write a page of several runs side by side, each two of which are tested.
+
+    Args:
+        out: the HTML file; None for one in the first run's folder that is named after
+            the other runs. No run's own report is replaced.
+
+    Raises:
+        ConfigError: fewer than two runs, or `out` is the report of a run.
+    """
+    if len(runs) < 2:
+        raise ConfigError(f"a comparison needs two runs or more: got {len(runs)}.")
+    out = out if out is not None else runs[0] / comparison_name(runs)
+    if out.resolve() in {(run / "report.html").resolve() for run in runs}:
+        raise ConfigError(
+            f"{out} is the report of one of these runs, which a comparison must not "
+            "replace. Give another file."
+        )
+    return _write_page(runs, out)
+
+
+def comparison_name(runs: Sequence[Path]) -> str:
+    """Return the name of the page that compares the first run with the others."""
+    second, *more = (run.resolve().name for run in runs[1:])
+    others = (
+        f"-and-{len(more)}-more" if len(more) > 1 else "".join(f"-{m}" for m in more)
+    )
+    return f"comparison-with-{second[:80]}{others[:80]}.html"
+
+
+def _write_page(
+    runs: Sequence[Path], out: Path, dataset: Dataset | None = None
+) -> Path:
+    opened = {run: _open_with_data(run, dataset) for run in runs}
     for run in opened.values():
         if run is not None:
             _update_maps(run)
 
     return vitral.report.write_html(
         runs,
-        out / "report.html",
+        out,
         images=lambda run, name: _load_image(opened[run], name),
         samples=lambda run: _load_samples(opened[run]),
         views=lambda run, name: _load_view(opened[run], name),

@@ -35,7 +35,7 @@ MOST_RIGHT_A_CLASS = 2
 
 def select_answers(run: RunFolder[Result]) -> list[Prediction]:
     """Return every answer that a report shows: the worst errors, then right answers."""
-    table = _read_table(run) or ()
+    table = read_answers(run) or ()
     return [
         table[i]
         for i in [*_worst_indices(table), *_correct_indices(table, _classes(run))]
@@ -85,7 +85,7 @@ def example_sections(
 def _example_blocks(
     run: RunFolder[Result], split: str, sources: PictureSources, budget: int
 ) -> tuple[list[Block], list[Block]]:
-    table = _read_table(run)
+    table = read_answers(run)
     if table is None:
         note = _missing(_missing_table_note(run, split))
         return [note], [note]
@@ -153,7 +153,7 @@ def _missing_table_note(run: RunFolder[Result], split: str) -> str:
     return f"predictions/{split}.csv is missing."
 
 
-def _read_table(run: RunFolder[Result]) -> tuple[Prediction, ...] | None:
+def read_answers(run: RunFolder[Result]) -> tuple[Prediction, ...] | None:
     """Return the answers of the headline split; None without a table."""
     file = run.table(run.headline_split or "")
     return read_predictions(file) if file.is_file() else None

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
+
 from vitral.document import (
     Gauge,
     PageBudget,
@@ -18,6 +20,7 @@ from vitral.tasks.classification.multi_label import MultiLabel
 from vitral.tasks.classification.report.examples import (
     example_sections,
     explained_examples,
+    read_answers,
 )
 from vitral.tasks.classification.report.results import (
     CARD_MEASURES,
@@ -31,7 +34,7 @@ from vitral.tasks.classification.report.verdict import (
 )
 from vitral.tasks.classification.result import Classification
 from vitral.tasks.measures import Measure
-from vitral.tasks.reporter import ExplainedExample, Reporter
+from vitral.tasks.reporter import ExplainedExample, ImageScores, Reporter
 from vitral.tasks.result import Result
 
 
@@ -77,6 +80,18 @@ class ClassificationReporter(Reporter):
 
     def select_examples(self, run: RunFolder[Result]) -> list[ExplainedExample]:
         return explained_examples(run)
+
+    def image_scores(self, run: RunFolder[Result]) -> ImageScores | None:
+        result = run.results.get(run.headline_split or "")
+        table = read_answers(run) if isinstance(result, Classification) else None
+        if not table:
+            return None
+        return ImageScores(
+            name="right",
+            paths=tuple(row.path for row in table),
+            truths=tuple(row.label for row in table),
+            values=np.array([row.correct for row in table]),
+        )
 
     def card_measures(self, result: Result) -> Sequence[Measure]:
         return [
