@@ -180,8 +180,9 @@ def test_arguments_of_another_function_are_refused(tmp_path, argument, value):
         vt.load(tmp_path)
 
 
-def test_a_pool_over_class_and_patches_is_refused(tmp_path):
-    timm_folder(tmp_path, global_pool="avg", fc_norm=False, pool_include_prefix=True)
+def test_a_pool_over_registers_is_refused(tmp_path):
+    changes = {"global_pool": "avg", "fc_norm": False, "reg_tokens": 2}
+    timm_folder(tmp_path, **changes, pool_include_prefix=True)
     with pytest.raises(WeightsError, match=r"pool_include_prefix` is True, expected f"):
         vt.load(tmp_path)
 
@@ -199,6 +200,8 @@ def test_the_top_of_the_file_names_a_pool_too(tmp_path):
         {"act_layer": "gelu_tanh"},
         {"global_pool": "avg", "fc_norm": False},
         {"global_pool": "avg"},
+        {"global_pool": "avg", "pool_include_prefix": True},
+        {"global_pool": "avg", "fc_norm": False, "pool_include_prefix": True},
         {"global_pool": "map", "class_token": False},
         {"global_pool": "avg", "class_token": False, "pool_include_prefix": True},
         {"num_heads": 2},

@@ -123,7 +123,7 @@ def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainC
         changes["drop_path_rate"] = args.drop_path
     inputs = dict(config.preprocess_changes)
     for assignment in args.set:
-        name, value = _parse_assignment(assignment)
+        name, value = parse_assignment(assignment)
         section, dot, field = name.partition(".")
         if dot and section in Preprocess.SECTIONS:
             inputs[section] = {**inputs.get(section, {}), field: value}
@@ -149,7 +149,7 @@ def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainC
     return dataclasses.replace(config, **fields)
 
 
-def _parse_assignment(text: str) -> tuple[str, Any]:
+def parse_assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ConfigError(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ def convert(
     *,
     grid: tuple[int, int] | None = None,
     num_heads: int | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
     describe: Describe | None = None,
 ) -> Converted:
     """Write the weights at `path` in another layout.
@@ -64,6 +66,7 @@ def convert(
         to: a layout's name, as `vitral convert --help` lists them.
         grid: rows and columns of the position table, where the file cannot tell.
         num_heads: heads per block, where the file cannot tell.
+        settings: as for `load`.
         describe: gets the file's extra and returns keys to add, such as the
             `problem_type` of a file that was written before it had one. The file's own
             keys stay as they are. None adds nothing.
@@ -76,7 +79,7 @@ def convert(
     output = Path(out).expanduser()
     _require_free_path(output, layout)
     table_grid = None if grid is None else Grid(*grid)
-    source = read(path, grid=table_grid, num_heads=num_heads)
+    source = read(path, grid=table_grid, num_heads=num_heads, settings=settings)
     moved = _adapt_class_token(source, layout)
     if reason := layout.unsupported_reason(moved.config):
         raise ConfigError(

@@ -10,7 +10,7 @@ from vitral.layers import Grid
 from vitral.weights import file_metadata, hub
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import open_file
-from vitral.weights.layouts import Layout, available_layouts
+from vitral.weights.layouts import Layout, available_layouts, with_assumptions
 from vitral.weights.wrappers import unwrap
 
 FILES, (CONFIG, PROCESSOR) = hub.TENSORS, hub.CONFIG_FILES
@@ -35,7 +35,7 @@ def read_layout(layout: Layout, opened: LayoutInput) -> WeightsSource:
         WeightsError: the file is refused, or its settings contradict each other.
     """
     try:
-        return layout.read(opened)
+        return with_assumptions(layout, opened, layout.read(opened))
     except ConfigError as error:
         # Heads may be the caller's; other settings are the file's.
         if layout is available_layouts()["native"] or opened.num_heads is not None:

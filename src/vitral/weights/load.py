@@ -31,6 +31,7 @@ from vitral.weights.detect import (
 from vitral.weights.exported import is_exported, read_exported
 from vitral.weights.files import align
 from vitral.weights.inflate_video import inflate, resize_time_embed
+from vitral.weights.layouts import with_settings
 from vitral.weights.ledger import Ledger, LedgerLine
 from vitral.weights.mismatch import check
 
@@ -67,13 +68,17 @@ class Loaded(_LoadedParts):
 
 
 def read(
-    path: str | Path, *, grid: Grid | None = None, num_heads: int | None = None
+    path: str | Path,
+    *,
+    grid: Grid | None = None,
+    num_heads: int | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> WeightsSource:
     """Read and check the weights of a file, a folder or a hub id; see `load`."""
     opened = open_weights(resolve_path(path), grid=grid, num_heads=num_heads)
     source = read_layout(detect_layout(opened), opened)
     check(source)
-    return source
+    return with_settings(source, settings) if settings else source
 
 
 def load(
@@ -83,6 +88,7 @@ def load(
     *,
     grid: tuple[int, int] | None = None,
     num_heads: int | None = None,
+    settings: Mapping[str, Any] = MappingProxyType({}),
     dtype: torch.dtype | None = None,
 ) -> Loaded:
     """Load a model from weights in any supported layout.
@@ -96,6 +102,8 @@ def load(
         image_size: pixels, (height, width) or one number; None for the file's own.
         grid: rows and columns of the position table, where the file cannot tell.
         num_heads: heads per block, where the file cannot tell.
+        settings: fields of the model's config that no tensor shows, where the file
+            means others than those that are assumed: `{"global_pool": "avg"}`.
         dtype: precision of the model; None for float64 where the file has it, else
             float32.
 
@@ -105,7 +113,7 @@ def load(
     if is_exported(path):
         return _load_exported(path, num_classes, image_size, grid, num_heads)
     table_grid = None if grid is None else Grid(*grid)
-    source = read(path, grid=table_grid, num_heads=num_heads)
+    source = read(path, grid=table_grid, num_heads=num_heads, settings=settings)
     changes: dict[str, Any] = {}
     if num_classes is not None:
         changes["num_classes"] = num_classes

@@ -50,6 +50,13 @@ def make_parser() -> Parser:
         nargs=2,
     )
     parser.add("--num-heads", int, "where the file cannot tell")
+    parser.add(
+        "--set FIELD=VALUE",
+        [str],
+        "settings that no tensor shows, in place of those assumed, such as "
+        "global_pool=avg",
+        action="extend",
+    )
     return parser
 
 
@@ -64,6 +71,7 @@ def run(argv: list[str]) -> None:
         raise ConfigError(
             "A conversion needs OUT and `--to LAYOUT`; `--explain` says what IN is."
         )
+    from vitral.cli.train_config import parse_assignment
     from vitral.tasks import describe_extra
     from vitral.weights import convert
 
@@ -73,6 +81,7 @@ def run(argv: list[str]) -> None:
         args.to,
         grid=grid,
         num_heads=args.num_heads,
+        settings=dict(map(parse_assignment, args.set)),
         describe=describe_extra,
     )
     print(made.ledger)

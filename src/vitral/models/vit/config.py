@@ -41,9 +41,9 @@ class ViTConfig(ModelConfig):
     """Put a learned token before the patches."""
     reg_tokens: int = 0
     """Register tokens after the class token (arXiv 2309.16588); 0 for none."""
-    global_pool: Literal["token", "avg", "map", "token_avg"] = "token"
-    """Input of the head: class token, mean of the patches, attention pooling, or the
-    first two concatenated."""
+    global_pool: Literal["token", "avg", "map", "token_avg", "avg_all"] = "token"
+    """Input of the head: class token, mean of the patches, attention pooling, the
+    first two concatenated, or the mean of class token and patches."""
     position: Literal["none", "learned_1d", "learned_2d", "relative", "sincos_2d"] = (
         "learned_1d"
     )
@@ -99,9 +99,14 @@ class ViTConfig(ModelConfig):
             f"{self.num_heads}.",
         )
         require(
-            self.class_token or "token" not in self.global_pool,
+            self.class_token or self.global_pool in ("avg", "map"),
             f"`global_pool={self.global_pool}` needs the class token: set "
             "`class_token=True`, or pool by `avg` or `map`.",
+        )
+        require(
+            self.global_pool != "avg_all" or self.reg_tokens == 0,
+            "`global_pool=avg_all` cannot be used with registers, which never take "
+            f"part in pooling: set `reg_tokens=0`, got {self.reg_tokens}.",
         )
         parts = {"learned_2d": 2, "sincos_2d": 4}.get(self.position, 1)
         require(

@@ -240,6 +240,10 @@ class ViT(VisionModel):
             pooled = cls
             if pool == "token_avg":
                 pooled = torch.cat([cls, masked_mean(patches, mask)], dim=1)
+            elif pool == "avg_all":
+                if mask is not None:
+                    mask = nn.functional.pad(mask, (1, 0), value=True)
+                pooled = masked_mean(torch.cat([cls[:, None], patches], dim=1), mask)
         return self.pre_logits(self.fc_norm(pooled))
 
     def forward_tokens(

@@ -1,6 +1,15 @@
 """Layouts of other projects: one module each with a `LAYOUT`, discovered by file."""
 
+from vitral.weights.layouts.assumptions import with_assumptions, with_settings
 from vitral.weights.layouts.layout import Layout, ModelSpec, available_layouts
 from vitral.weights.layouts.vitral import save, update_metadata
 
-__all__ = ["Layout", "ModelSpec", "available_layouts", "save", "update_metadata"]
+__all__ = [
+    "Layout",
+    "ModelSpec",
+    "available_layouts",
+    "save",
+    "update_metadata",
+    "with_assumptions",
+    "with_settings",
+]

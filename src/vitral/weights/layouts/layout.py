@@ -66,6 +66,9 @@ class Layout:
     make_output: Callable[[ModelSpec[Any]], LayoutOutput] = lambda spec: LayoutOutput()
     pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda tensors: tensors
     """Last step over all tensors that are written."""
+    same_names: str | None = None
+    """Models of another function under the same names; None where a file decides its
+    function, empty where only settings are assumed."""
     class_token_row: Literal["with", "without", "either"] = "either"
     """Position row of the class token; other models are converted to this form."""
 

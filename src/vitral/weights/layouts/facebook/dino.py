@@ -199,5 +199,6 @@ LAYOUT = Layout(
     mappings=mappings,
     unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
+    same_names="",
     class_token_row="with",
 )

@@ -75,4 +75,5 @@ LAYOUT = Layout(
     mappings=mappings,
     unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
+    same_names="",
 )

@@ -247,5 +247,7 @@ LAYOUT = Layout(
     mappings=mappings,
     unsupported_reason=partial(limits.first_reason, LIMITS),
     make_output=make_output,
+    same_names="`pool='mean'` of versions 0.14 to 1.7.4, which is global_pool=avg_all, "
+    "and its ats_vit, which drops tokens",
     class_token_row="with",
 )

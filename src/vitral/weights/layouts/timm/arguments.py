@@ -125,7 +125,7 @@ def notes(config: ModelConfig) -> tuple[str, ...]:
 
 def vit_arguments(config: ViTConfig) -> dict[str, Any]:
     """Return the arguments of timm's VisionTransformer."""
-    swiglu = config.mlp == "swiglu"
+    swiglu, everything = config.mlp == "swiglu", config.global_pool == "avg_all"
     hidden = config.mlp_dim * (2 if swiglu else 1)
     arguments: dict[str, Any] = {
         "img_size": list(config.image_hw),
@@ -137,7 +137,7 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
         "class_token": config.class_token,
         "reg_tokens": config.reg_tokens,
         "no_embed_class": config.no_embed_class,
-        "global_pool": config.global_pool,
+        "global_pool": "avg" if everything else config.global_pool,
         "fc_norm": config.norm_after_pool,
         "qkv_bias": config.qkv_bias,
         "qk_norm": config.qk_norm,
@@ -145,6 +145,8 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
         "in_chans": config.in_chans,
         "dynamic_img_size": True,
     }
+    if everything:
+        arguments["pool_include_prefix"] = True
     if config.act == "gelu_tanh":
         arguments["act_layer"] = "gelu_tanh"
     return arguments

@@ -252,11 +252,14 @@ def _pool(opened: LayoutInput, given: Mapping[str, Any], prefix: int) -> Any:
     if "attn_pool.latent" in opened.file:
         pool = "map"
     if given.get("pool_include_prefix") and prefix and pool != "token":
+        if pool == "avg" and prefix == 1 and "cls_token" in opened.file:
+            return "avg_all"
         raise json_fields.refusal(
             opened.path.with_name("config.json"),
             "model_args.pool_include_prefix",
             True,
-            "false: vitral's model pools the patches alone",
+            "false: vitral's model pools the class token with the patches by their "
+            "mean only, and never registers",
         )
     return pool
 
@@ -270,4 +273,6 @@ LAYOUT = Layout(
     mappings=mappings,
     unsupported_reason=lambda config: arguments.unsupported_reason(config),
     make_output=make_output,
+    same_names="timm's blocks that normalise after attention, gate in another way or "
+    "have another activation",
 )
