@@ -1,9 +1,11 @@
 """vitral.data.sources.table: rows to examples, and what is said about a wrong row."""
 
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +13,10 @@ from PIL import Image
 
 import vitral.data as data
 from vitral.data.names import join_names, split_names
+from vitral.data.order import natural_key
 from vitral.data.sources.table import read_table
 from vitral.data.split import save
+from vitral.data.targets import ClassShares
 from vitral.errors import ConfigError, DataError
 from vitral.tasks.classification.labels import ClassLabels
 
@@ -92,7 +96,11 @@ def test_soft_targets_from_csv_and_jsonl_agree(root):
         assert dataset.classes == ("cat", "dog", "eel")
         assert not ClassLabels.from_dataset(dataset).multi_label
         targets = [example.target for example in dataset.examples]
-        assert targets == [(0.25, 0.75, 0.0), None, (0.0, 0.5, 0.5)]
+        assert targets == [
+            ClassShares((0, 1), (0.25, 0.75)),
+            None,
+            ClassShares((1, 2), (0.5, 0.5)),
+        ]
         # A tie goes to the class that comes first.
         assert [example.label for example in dataset.examples] == [(1,), (0,), (1,)]
 
@@ -358,3 +366,87 @@ def test_class_names_with_separators_come_back_from_a_saved_split(root):
 @given(st.lists(st.text(alphabet="a;\\ é", min_size=1), min_size=1, max_size=4))
 def test_joined_names_come_back(names):
     assert split_names(join_names(names)) == names
+
+
+HOSTILE = {
+    "deep.jsonl": (
+        '{"path": "a.png", "label": ' + "[" * 100_000 + "}",
+        r"deep.jsonl line 1: not valid JSON \(brackets within brackets",
+    ),
+    "deep_object.jsonl": (
+        '{"label": "x"}\n' + '{"path":' * 100_000,
+        r"line 1: column 'path' is missing|line 2: not valid JSON \(brackets",
+    ),
+    "digits.jsonl": (
+        '{"path": "a.png", "label": ' + "9" * 5000 + "}",
+        r"line 1: not valid JSON \(a number of more than 4,300 digits\)",
+    ),
+    "surrogate.jsonl": (
+        '{"path": "a.png", "label": "\\ud800"}',
+        "line 1, column 'label': .* is not UTF-8; rename the class",
+    ),
+    "surrogate_path.jsonl": (
+        '{"path": "\\udcff.png", "label": "a"}',
+        "line 1, column 'path': .* is not UTF-8; rename the file",
+    ),
+    "long.csv": (
+        "path,label\n" + "a" * 5000 + ".png,a\n",
+        r"line 2, column 'path': .{100} \.\.\. a+\.png is no file",
+    ),
+    "nul.csv": ("path,label\na\0.png,a\n", "line 2"),
+    "nan.csv": ("path,label\na.png,nan\n", "a missing number and no class"),
+    "twice.csv": (
+        "path,label,label\na.png,x,y\n",
+        "line 1: the column 'label' is there twice",
+    ),
+    "twice_alias.csv": (
+        "file_name,label,file_name\na.png,x,b.png\n",
+        "line 1: the column 'path' is there twice",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_table_is_an_error_with_its_line(root, name):
+    text, message = HOSTILE[name]
+    with pytest.raises(DataError, match=message) as error:
+        read_table(write(root, text, name))
+    assert len(str(error.value)) < 1000
+
+
+def test_names_of_thousands_of_digits_are_in_the_order_of_numbers(root):
+    long, longer = "1" * 5000, "2" + "0" * 5000
+    rows = f"path,label\na.png,{longer}\nb.png,{long}\nd.png,9\n"
+    assert read_table(write(root, rows)).classes == ("9", long, longer)
+    assert sorted(["a10", "a9", "a09b", "a٣"], key=natural_key) == [
+        "a٣",
+        "a9",
+        "a09b",
+        "a10",
+    ]
+
+
+def test_soft_labels_of_many_classes_keep_no_zeros(root):
+    for index in range(300):
+        shutil.copy(root / "a.png", root / f"{index}.png")
+    rows = (f"{i}.png,c{i};c{(i + 1) % 300},3;1" for i in range(300))
+    dataset = read_table(write(root, "path,label,weight\n" + "\n".join(rows)))
+    assert len(dataset.classes) == 300
+    for index, example in enumerate(dataset.examples[:-1]):
+        assert example.target == ClassShares((index, index + 1), (0.75, 0.25))
+    stacked = dataset.targets.stack(
+        dataset.classes, dataset.examples, [e.target for e in dataset.examples]
+    )
+    assert stacked.shares.sum(1).tolist() == [1.0] * 300
+    assert stacked.label.tolist() == list(range(300))
+    assert dataset.examples[-1].target == ClassShares((0, 299), (0.25, 0.75))
+
+
+def test_shares_are_smoothed_over_all_classes():
+    smooth = ClassShares((1,), (1.0,)).smooth(0.1, 4)
+    row = np.zeros(4)
+    smooth.write_to(row)
+    assert row == pytest.approx([0.025, 0.925, 0.025, 0.025])
+    again = smooth.smooth(0.5, 4)
+    again.write_to(row)
+    assert row == pytest.approx([0.1375, 0.5875, 0.1375, 0.1375])

@@ -10,6 +10,7 @@ import torch
 from photos import make_photos
 from vitral import data
 from vitral.data import ClassTargets, Loader, MixConfig, Preprocess
+from vitral.data.targets import ClassShares
 from vitral.errors import ConfigError, ImageError
 
 CLASSES = ClassTargets()
@@ -24,7 +25,7 @@ def test_one_hot_soft_and_multi_hot_shares():
     assert stack(hot, names=tuple("abcdefg")).shares.tolist() == [[1, 0, 0, 1, 0, 0, 0]]
     one, soft = (
         data.Example(id="a", label=(1,)),
-        data.Example(id="b", label=(1,), target=(0.25, 0.75)),
+        data.Example(id="b", label=(1,), target=ClassShares((0, 1), (0.25, 0.75))),
     )
     target = stack(one, soft)
     assert target.shares.tolist() == [[0, 1], [0.25, 0.75]]

@@ -19,6 +19,7 @@ from photos import CLASSES, contents, make_photos, photo, prepare_model, tiny_co
 from run_folders import records, untimed, without_report
 from vitral import config_io
 from vitral.data import AugmentConfig, Batch, ClassTarget, MixConfig, split_loader
+from vitral.data.targets import ClassShares
 from vitral.errors import ConfigError, DivergedError, MissingExtraError
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig
@@ -398,7 +399,7 @@ def test_soft_targets(tmp_path):
     assert run.classes == ("broken", "ok")
     assert run.metrics["val"]["n"] == 6
     first = open_data(run.config).examples[1]
-    assert first.target == pytest.approx((2 / 3, 1 / 3))
+    assert first.target == ClassShares((0, 1), (2 / 3, 1 / 3))
 
 
 def test_an_undecodable_val_file_counts_as_wrong(tmp_path):

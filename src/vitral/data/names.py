@@ -12,6 +12,15 @@ def canonical_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def is_storable(name: str) -> bool:
+    """Return whether a name has a form in UTF-8, as half a surrogate pair has not."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def join_names(names: Iterable[str]) -> str:
     r"""Join class names by ";"; a ";" in a name is written "\;"."""
     return ";".join(_escape(name) for name in names)

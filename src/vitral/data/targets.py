@@ -1,7 +1,8 @@
 """Targets of examples: what a task teaches, read and stacked for a batch."""
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -65,6 +66,44 @@ class Targets(ABC):
         )
 
 
+class ClassShares(NamedTuple):
+    """Shares of the classes of one example, zeros left out.
+
+    A tuple of all classes an example grows with the square of a data set in which
+    every image has a class of its own.
+    """
+
+    indices: tuple[int, ...]
+    """Classes with a share of their own."""
+    values: tuple[float, ...]
+    """Their shares."""
+    rest: float = 0.0
+    """Share of each other class."""
+
+    @classmethod
+    def from_weights(cls, weights: Mapping[int, float]) -> "ClassShares":
+        """Make the shares of weights by class, in the order of the classes."""
+        indices = tuple(sorted(index for index, value in weights.items() if value))
+        total = math.fsum(weights.values())
+        return cls(indices, tuple(weights[index] / total for index in indices))
+
+    @property
+    def top(self) -> int:
+        """Return the class with the largest share, the first of equal ones."""
+        return self.indices[self.values.index(max(self.values))]
+
+    def smooth(self, amount: float, num_classes: int) -> "ClassShares":
+        """Return (1 - amount) · shares + amount / classes."""
+        even = amount / num_classes
+        values = tuple((1 - amount) * value + even for value in self.values)
+        return ClassShares(self.indices, values, (1 - amount) * self.rest + even)
+
+    def write_to(self, row: Float[np.ndarray, "classes"]) -> None:
+        """Write the share of every class into a row."""
+        row[:] = self.rest
+        row[list(self.indices)] = self.values
+
+
 class ClassTarget(NamedTuple):
     """Classes of a batch's examples."""
 
@@ -84,11 +123,11 @@ class ClassTargets(Targets):
         examples: Sequence[Example],
         values: Sequence[Any],
     ) -> ClassTarget:
-        """Return shares, from `values` where they are not None, and labels."""
+        """Return shares, from `values` where they are `ClassShares`, and labels."""
         shares = np.zeros((len(examples), len(names)), np.float32)
         for row, example, value in zip(shares, examples, values, strict=True):
             if value is not None:
-                row[:] = value
+                value.write_to(row)
             else:
                 row[list(example.label)] = 1.0
         label = [example.label[0] if example.label else 0 for example in examples]

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from vitral.data.hidden import reason_hidden
 from vitral.data.images import IMAGE_EXTENSIONS, begins_as_image, reason_unread
+from vitral.data.names import is_storable
 from vitral.data.order import natural_key
 from vitral.data.video import CLIP_EXTENSIONS, frame_files, has_clips
 
@@ -164,11 +165,7 @@ def _join(folder: str, name: str) -> str:
 
 
 def _reason_by_encoding(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "name is not UTF-8; rename it to use it"
-    return ""
+    return "" if is_storable(name) else "name is not UTF-8; rename it to use it"
 
 
 def _reason_to_ignore(entry: "os.DirEntry[str] | Path") -> str:

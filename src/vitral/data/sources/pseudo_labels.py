@@ -18,6 +18,7 @@ from vitral.data.images import DecodedImage
 from vitral.data.names import canonical_name
 from vitral.data.sources.table_rows import json_rows, read_text
 from vitral.data.split import apply
+from vitral.data.targets import ClassShares
 from vitral.data.video import Clip
 from vitral.errors import ConfigError, DataError
 
@@ -146,13 +147,8 @@ def read_pseudo(file: Path, list_examples: Callable[[str, str], Dataset]) -> Dat
 def _smooth_labels(example: Example, num_classes: int, smoothing: float) -> Example:
     if not smoothing:
         return example
-    target = example.target or tuple(
-        float(index in example.label) for index in range(num_classes)
-    )
-    smoothed = tuple(
-        (1 - smoothing) * share + smoothing / num_classes for share in target
-    )
-    return replace(example, target=smoothed)
+    target = example.target or ClassShares(example.label, (1.0,) * len(example.label))
+    return replace(example, target=target.smooth(smoothing, num_classes))
 
 
 def _repeat_example(example: Example, count: int, *, labelled: bool) -> list[Example]:
@@ -214,7 +210,7 @@ def _read_pseudo_labels(
 
 def _parse_target(
     where: str, shares: Any, class_index: dict[str, int], label: str
-) -> tuple[float, ...] | None:
+) -> ClassShares | None:
     """Return the soft target of a row; None if its label was edited."""
     if shares is None:
         return None
@@ -232,8 +228,6 @@ def _parse_target(
         )
     if shares.get(label, 0.0) < max(shares.values()):
         return None
-    total = sum(shares.values())
-    target = [0.0] * len(class_index)
-    for name, share in shares.items():
-        target[class_index[name]] = share / total
-    return tuple(target)
+    return ClassShares.from_weights(
+        {class_index[name]: share for name, share in shares.items()}
+    )

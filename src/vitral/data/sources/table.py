@@ -4,6 +4,7 @@ Columns: path, label, and optionally split, group and weight, for clips start an
 Several labels are joined by ";": a multi-label row, or with weights a soft target.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +25,9 @@ from vitral.data.sources.table_labels import (
     has_marks,
     parse_labels,
 )
-from vitral.data.sources.table_paths import MissingFileError, PathFinder
+from vitral.data.sources.table_paths import MissingFileError, PathFinder, shorten_path
 from vitral.data.sources.table_rows import LABELLED, ColumnError, column_text
+from vitral.data.targets import ClassShares
 from vitral.data.video import (
     VIDEO_EXTENSIONS,
     clip_id,
@@ -111,6 +113,7 @@ def read_table(
         classes = _class_map(path, rows)
     else:
         classes = () if columns else ("images",)
+    class_index = {name: index for index, name in enumerate(classes)}
     root = path if path.is_dir() else path.parent
     clips = is_clip_path(root / rows[0].path)
     if any(Path(row.path).suffix.lower() in VIDEO_EXTENSIONS for row in rows):
@@ -119,7 +122,7 @@ def read_table(
         name=root.resolve().name if path.stem in _STEMS or path.is_dir() else path.stem,
         root=root,
         classes=classes,
-        examples=tuple(_make_example(row, classes) for row in rows),
+        examples=tuple(_make_example(row, class_index) for row in rows),
         reader=(ClipReader if clips else FileReader)(root=root),
         kind="clips" if clips else "images",
         notes=tuple(dict.fromkeys(notes)),
@@ -175,7 +178,9 @@ def _require_files(
     if len(missing) == 1:
         where, fault = missing[0]
         raise DataError(f"{where}, column {fault.column!r}: {fault}.")
-    listed = "; ".join(f"{where}: {fault.file}" for where, fault in missing[:10])
+    listed = "; ".join(
+        f"{where}: {shorten_path(fault.file)}" for where, fault in missing[:10]
+    )
     raise DataError(
         f"{source}: {len(missing)} of {len(missing) + present} rows name no file"
         f"{', the first ten' if len(missing) > 10 else ''}: {listed}. Correct the "
@@ -282,14 +287,13 @@ def _class_map(path: Path, rows: list[_TableRow]) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _make_example(row: _TableRow, classes: tuple[str, ...]) -> Example:
-    class_index = {name: index for index, name in enumerate(classes)}
+def _make_example(row: _TableRow, class_index: Mapping[str, int]) -> Example:
     label = tuple(sorted(class_index[name] for name in row.names))
     target = None
     if row.weights is not None:
-        by_name = dict(zip(row.names, row.weights, strict=True))
-        target = tuple(by_name.get(name, 0.0) for name in classes)
-        label = (target.index(max(target)),)
+        indices = [class_index[name] for name in row.names]
+        target = ClassShares.from_weights(dict(zip(indices, row.weights, strict=True)))
+        label = (target.top,)
     # Spans of one file look alike: they must not end up in two splits.
     group = row.group or (row.path if row.span else "")
     return Example(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.data.dataset import shorten_names
-from vitral.data.names import canonical_name, join_names, split_names
+from vitral.data.names import canonical_name, is_storable, join_names, split_names
 from vitral.data.sources.table_files import TableFile, table_files
 from vitral.data.sources.table_rows import ColumnError
 from vitral.errors import DataError
@@ -87,6 +87,11 @@ def parse_labels(
         return (), None
     if not all(names) or label is None:
         raise ColumnError("label", "it is empty; name a class or remove the row")
+    for name in names:
+        if not is_storable(name):
+            raise ColumnError(
+                "label", f"{name!r} is not UTF-8; rename the class, or remove the row"
+            )
     if any(name.lower() == "nan" for name in names):
         raise ColumnError(
             "label",

@@ -6,9 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitral.data.names import canonical_name
+from vitral.data.names import canonical_name, is_storable
 from vitral.data.sources.table_rows import ColumnError
 from vitral.data.video import is_clip_path, is_image_path
+
+MAX_SHOWN = 200
+"""Characters of a path in a message."""
+
+
+def shorten_path(file: Path) -> str:
+    """Return a path for a message, cut in its middle if it is long."""
+    text = str(file)
+    half = MAX_SHOWN // 2
+    return text if len(text) <= MAX_SHOWN else f"{text[:half]} ... {text[-half:]}"
 
 
 class MissingFileError(ColumnError):
@@ -16,7 +26,8 @@ class MissingFileError(ColumnError):
 
     def __init__(self, file: Path) -> None:
         super().__init__(
-            "path", f"{file} is no file; correct the path or remove the row"
+            "path",
+            f"{shorten_path(file)} is no file; correct the path or remove the row",
         )
         self.file = file
 
@@ -45,6 +56,10 @@ class PathFinder:
             noun = "a clip" if kind == "clips" else "an image file"
             raise ColumnError("path", f"it is empty; name {noun} or remove the row")
         written = value.strip()
+        if not is_storable(written):
+            raise ColumnError(
+                "path", f"{written!r} is not UTF-8; rename the file, or remove the row"
+            )
         path = self._existing(written) or self._existing(written.replace("\\", "/"))
         if path is None:
             raise MissingFileError(self.root / posixpath.normpath(written))
@@ -80,7 +95,7 @@ class PathFinder:
                 if Path(path).is_relative_to(base):
                     path = Path(path).relative_to(base).as_posix()
                     break
-        if (self.root / path).exists():
+        if self._exists(path):
             return path
         if path.isascii():
             return None
@@ -88,13 +103,19 @@ class PathFinder:
         parts = []
         for part in Path(path).parts:
             name = part
-            if not (folder / part).exists():
+            if not self._exists(folder / part):
                 name = self._listing(folder).get(canonical_name(part), "")
                 if not name:
                     return None
             parts.append(name)
             folder = folder / name
         return posixpath.join(*parts)
+
+    def _exists(self, path: str | Path) -> bool:
+        try:
+            return (self.root / path).exists()
+        except (OSError, ValueError):  # longer than a name may be, or with a NUL
+            return False
 
     def _listing(self, folder: Path) -> dict[str, str]:
         if folder not in self._names:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ def csv_rows(
         header = [name.strip() for name in next(reader, [])]
         if "path" not in header:
             header = [_ALIASES.get(name, name) for name in header]
+        _require_columns_once(path, header)
         for column in required:
             if column not in header:
                 hint = "Separate columns by commas" if len(header) == 1 else "Rename it"
@@ -83,6 +85,24 @@ def csv_rows(
         ) from error
 
 
+def _describe(error: ValueError | RecursionError) -> str:
+    """Return what is wrong with a line of JSON."""
+    if isinstance(error, RecursionError):
+        return "brackets within brackets, too many to read"
+    if isinstance(error, json.JSONDecodeError):
+        return str(error)
+    return "a number of more than 4,300 digits"
+
+
+def _require_columns_once(path: Path, header: list[str]) -> None:
+    twice = [name for name, count in Counter(header).items() if name and count > 1]
+    if twice:
+        raise DataError(
+            f"{path.name} line 1: the column {twice[0]!r} is there twice, and which "
+            "of them holds is not said. Rename or remove one."
+        )
+
+
 def json_rows(
     path: Path, text: str, required: tuple[str, ...] = LABELLED
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -92,10 +112,10 @@ def json_rows(
             continue
         try:
             values = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{path.name} line {number}: not valid JSON ({error}). Write one "
-                "object per line."
+                f"{path.name} line {number}: not valid JSON ({_describe(error)}). "
+                "Write one object per line."
             ) from error
         if not isinstance(values, dict):
             raise DataError(
