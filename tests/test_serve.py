@@ -197,7 +197,6 @@ TABLE = {
     ),
     "a query": (request(CONTENT, "/predict?top=2&map=0&embedding=false"), 200, ""),
     "more classes than there are": (request(CONTENT, "/predict?top=99"), 200, ""),
-    "an unknown query": (request(CONTENT, "/predict?colour=red"), 200, ""),
     "health": (request(path="/health", method="GET"), 200, ""),
     "ready": (request(path="/ready", method="GET"), 200, ""),
     "metrics": (request(path="/metrics", method="GET"), 200, ""),
@@ -209,6 +208,9 @@ TABLE = {
     # 400
     "no bytes": (request(b""), 400, "empty_image"),
     "no chunk": (request(b"0\r\n\r\n", headers=CHUNKED), 400, "empty_image"),
+    "an unknown query": (request(CONTENT, "/predict?colour=red"), 400, "bad_query"),
+    "a known word misspelt": (request(CONTENT, "/predict?Top=2"), 400, "bad_query"),
+    "a word twice": (request(CONTENT, "/predict?top=1&top=2"), 400, "bad_query"),
     "top is a word": (request(CONTENT, "/predict?top=x"), 400, "bad_query"),
     "top is 0": (request(CONTENT, "/predict?top=0"), 400, "bad_query"),
     "top is huge": (request(CONTENT, "/predict?top=" + "9" * 5000), 400, "bad_query"),

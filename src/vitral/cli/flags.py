@@ -21,10 +21,10 @@ def add_device_flag(parser: Parser) -> None:
 
 def add_protocol_flags(parser: Parser) -> None:
     """Add the flags of probes, and of `finetune`, whose 0 means as in the paper."""
-    parser.add("--k", 20, "neighbours, for knn")
-    parser.add("--seed", 0, "of draws and splits")
-    parser.add("--cache-dir", "", "where features are kept")
-    add = partial(parser.add, group="finetune")
+    parser.add("--k", 20, "neighbours, for knn", modes="knn")
+    parser.add("--seed", 0, "of draws and splits", modes="fewshot linear finetune")
+    parser.add("--cache-dir", "", "where features are kept", modes=" ".join(PROBES))
+    add = partial(parser.add, group="finetune", modes="finetune")
     add("--lrs LR", [float], "learning rates to try; default: the paper's")
     add("--steps", 0, "updates a training")
     add("--batch-size -b", 0, "images an update")
@@ -33,14 +33,19 @@ def add_protocol_flags(parser: Parser) -> None:
     add("--workers -j", 0, "processes that decode images")
 
 
-def add_merge_flags(parser: Parser) -> None:
-    """Add both flags of token merging; check them with `validate_merge`."""
+def add_merge_flags(parser: Parser, modes: str = "") -> None:
+    """Add both flags of token merging; check them with `validate_merge`.
+
+    Args:
+        modes: those of the verb that read them, as `Parser.add` takes them.
+    """
     parser.add(
         "--merge R",
         int,
         "tokens to merge in each block, 0 for none; default: as trained",
+        modes=modes,
     )
-    parser.add("--merge-schedule", str, SCHEDULE_HELP, choices=SCHEDULES)
+    parser.add("--merge-schedule", str, SCHEDULE_HELP, choices=SCHEDULES, modes=modes)
 
 
 def validate_merge(merge: int | None, schedule: str | None) -> None:

@@ -6,11 +6,12 @@ Neither imports torch or numpy, so a verb declares its flags without them.
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 from vitral.cli import HELP_FLAGS
-from vitral.cli.argv import normalize, split
+from vitral.cli.argv import is_flag, normalize, split
+from vitral.errors import ConfigError
 from vitral.validation import suggestion
 
 WIDTH = 88
@@ -81,10 +82,20 @@ class Parser(argparse.ArgumentParser):
         )
         self.common = common.split()
         self.examples = [f"{self.prog} {line}".rstrip() for line in examples]
+        self.given: dict[str, str] = {}
+        """Flags of the last command line: the name as it was given, by `dest`."""
         self._later: list[argparse.Action] = []
+        self._modes: dict[str, tuple[str, ...]] = {}
 
     def add(
-        self, names: str, value: Any, text: str, *, group: str = "", **settings: Any
+        self,
+        names: str,
+        value: Any,
+        text: str,
+        *,
+        group: str = "",
+        modes: str = "",
+        **settings: Any,
     ) -> None:
         """Declare a flag or a positional by its default, which gives its type.
 
@@ -94,10 +105,54 @@ class Parser(argparse.ArgumentParser):
                 A type, also in a list, is no default: a positional is then required.
             text: its help.
             group: title of its part of `--help-all`.
+            modes: those of the verb that read the flag; empty for all. See
+                `require_read`.
         """
         parts = {part.title: part for part in self._action_groups} if group else {}
         part = parts.get(group) or self.add_argument_group(group) if group else self
-        _add_argument(part, names, value, text, **settings)
+        action = _add_argument(part, names, value, text, **settings)
+        if modes:
+            self._modes[action.dest] = tuple(modes.split())
+
+    def require_read(self, flag: str, modes: str | Collection[str]) -> None:
+        """Refuse a flag of the command line that the chosen modes do not read.
+
+        Args:
+            flag: the flag or words that choose a mode, such as `--protocol`; empty
+                where modes are switches.
+            modes: what was chosen, one or several.
+
+        Raises:
+            ConfigError: a flag was given that would do nothing.
+        """
+        chosen = [modes] if isinstance(modes, str) else list(modes)
+        for dest, name in self.given.items():
+            readers = self._modes.get(dest)
+            if readers is None or set(readers) & set(chosen):
+                continue
+            others = f"with {' and '.join(chosen)}" if chosen else "alone"
+            raise ConfigError(
+                f"`{name}` goes with {_join_modes(flag, readers)} and does nothing "
+                f"{others}: leave one of the two out."
+            )
+
+    def refuse_given(self, names: str, reason: str) -> None:
+        """Refuse flags of the command line by their `dest`, between blanks.
+
+        Raises:
+            ConfigError: one of them was given; the message ends with the reason.
+        """
+        for dest in names.split():
+            if dest in self.given:
+                raise ConfigError(f"`{self.given[dest]}` {reason}")
+
+    def modes(self) -> dict[str, tuple[str, ...]]:
+        """Return the modes of each flag that not all of them read, by its name."""
+        return {
+            name: self._modes[action.dest]
+            for name, action in self.flags().items()
+            if action.dest in self._modes
+        }
 
     def mention(self, names: str, value: Any, text: str) -> None:
         """Show a flag in `--help` that is declared only once torch is imported."""
@@ -143,6 +198,9 @@ class Parser(argparse.ArgumentParser):
         parts = split(tokens, self.flags(), others, slots)
         if parts.unknown:
             self._refuse(parts.unknown[0], [*self.flags(), *others])
+        actions = self.flags()
+        words = [word.partition("=")[0] for word in parts.flags if is_flag(word)]
+        self.given = {actions[name].dest: name for name in words if name in actions}
         # A positional such as `-x.jpg` came after a `--` and needs one again.
         separator = ["--"] if parts.positionals else []
         args, unread = self.parse_known_args(
@@ -226,6 +284,15 @@ def _add_argument(
     if several:
         settings.setdefault("nargs", argparse.ONE_OR_MORE)
     return part.add_argument(*flags, help=text, **settings)
+
+
+def _join_modes(flag: str, modes: Sequence[str]) -> str:
+    """Return modes for a person: `--what attention`, or `--what` rollout or all."""
+    if not flag:
+        return " or ".join(f"`{mode}`" for mode in modes)
+    if len(modes) == 1:
+        return f"`{flag} {modes[0]}`"
+    return f"`{flag}` {', '.join(modes[:-1])} or {modes[-1]}"
 
 
 def _placeholder(action: argparse.Action) -> str:

@@ -134,6 +134,8 @@ class Service:
         try:
             self.require_token(request)
             self.require_ready()
+            names = [name for name, _ in request.query_params.multi_items()]
+            schema.require_query(names, self.worker.task_part)
             self.choose_media_type(request)
             limits.media_type(request.headers)
             limits.declared_length(request.headers, settings.max_bytes)

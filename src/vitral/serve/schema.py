@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from vitral.serve.errors import HTTPError
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -101,6 +103,8 @@ BODY: dict[str, Any] = {
 
 TASK_PARAMETERS = ("top", "outputs", "logits")
 """Parameters of the query that a task has or has not; the last two mean the same."""
+QUERY = ("top", "map", "embedding", "outputs", "logits")
+"""Parameters of the query of /predict."""
 STATUS_DESCRIPTIONS = {
     400: "not HTTP, not a form with one `image`, no bytes, or a wrong query",
     401: "the bearer token is missing or wrong",
@@ -115,6 +119,28 @@ STATUS_DESCRIPTIONS = {
     503: "not ready, stopping, or too much at a time; see Retry-After",
     504: "no answer within the time-out",
 }
+
+
+def require_query(names: Sequence[str], part: dict[str, Any]) -> None:
+    """Refuse a query with a word that does nothing.
+
+    Args:
+        names: of the query of /predict, in its order.
+        part: what `worker.description.describe_task` returns.
+
+    Raises:
+        HTTPError: 400, a word is unknown, stands twice, or is not for this model.
+    """
+    known = [name for name in QUERY if name != "top" or part.get("listed")]
+    for name in names:
+        if name not in known:
+            reason = f"does nothing: this model takes {', '.join(known)}"
+        elif names.count(name) > 1:
+            reason = "stands there twice: give it once"
+        else:
+            continue
+        message = f"`{name[:40]}` in the query {reason}."
+        raise HTTPError(400, "bad_query", message)
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -65,6 +65,11 @@ def run(argv: list[str]) -> None:
     args = make_parser().parse(argv)
     grid = None if args.grid is None else (args.grid[0], args.grid[1])
     if args.explain:
+        if args.out or args.to:
+            raise ConfigError(
+                "`--explain` says what IN is and writes nothing: leave OUT and `--to` "
+                "out, or leave `--explain` out to convert."
+            )
         _explain(args.source, grid, args.num_heads)
         return
     if not args.out or not args.to:

@@ -26,7 +26,7 @@ def make_parser() -> Parser:
         "action", str, "decode everything, or write a split", choices=("check", "split")
     )
     parser.add("data", str, "a folder, a table, shards or a name")
-    parser.add("--out", "split.csv", "file of `split`")
+    parser.add("--out", "split.csv", "file of `split`", modes="split")
     parser.add("--val", 0.1, "share that chooses the best step")
     parser.add("--test", 0.2, "share that is only measured")
     parser.add(
@@ -44,7 +44,9 @@ def make_parser() -> Parser:
 
 def run(argv: list[str]) -> None:
     """Audit a data set, or write its split to a file."""
-    args = make_parser().parse(argv)
+    parser = make_parser()
+    args = parser.parse(argv)
+    parser.require_read("vitral data", args.action)
     from vitral.data.split import save
     from vitral.workflows.dataset import SplitRequest, describe_labels, open_for_task
     from vitral.workflows.resolve_task import fitting_objective

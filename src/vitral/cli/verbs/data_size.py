@@ -70,9 +70,14 @@ def make_parser() -> Parser:
 
 def run(argv: list[str]) -> None:
     """Measure growing subsets, fit the curve, predict, and write the page."""
-    args = make_parser().parse(argv)
+    parser = make_parser()
+    args = parser.parse(argv)
     command = shlex.join(["vitral", "study", NAME, *argv])
     if args.families:
+        parser.refuse_given(
+            "protocol cache_dir",
+            "goes with weights, and does nothing with `--families`: leave it out.",
+        )
         _run_families(args, command)
         return
     if len(args.paths) < 2 or args.data:
@@ -81,6 +86,9 @@ def run(argv: list[str]) -> None:
             f"from zero instead: `vitral study {NAME} --families vit resnet --data "
             "DATA`."
         )
+    parser.refuse_given(
+        "jobs", "goes with `--families`, and does nothing with weights: leave it out."
+    )
     from vitral.studies.data_size import run_data_size_study
     from vitral.studies.data_size_page import (
         prediction_lines,

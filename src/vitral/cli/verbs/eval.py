@@ -16,6 +16,9 @@ from vitral.cli.parser import Parser
 from vitral.cli.task_flags import read_objective
 from vitral.errors import ConfigError
 
+HEAD, PROBE = "classify", " ".join(PROBES)
+"""Protocols that read a flag: of the trained head, and of frozen features."""
+
 
 def make_parser() -> Parser:
     parser = Parser(
@@ -32,15 +35,23 @@ def make_parser() -> Parser:
     )
     parser.add("run", str, "a run, or for a probe weights of any layout")
     parser.add("data", "", "default: the run's own")
-    parser.add("--split", "", "default: test, else val, else all")
-    parser.add("--task NAME", "", "of a probe: what is learned from the data")
-    parser.add("--target COLUMN", [str], "of a probe: columns of numbers to learn")
-    parser.add("--views", "", "of clips: frames x crops, as 3x1")
+    parser.add("--split", "", "default: test, else val, else all", modes=HEAD)
+    parser.add(
+        "--task NAME", "", "of a probe: what is learned from the data", modes=PROBE
+    )
+    parser.add(
+        "--target COLUMN",
+        [str],
+        "of a probe: columns of numbers to learn",
+        modes=PROBE,
+    )
+    parser.add("--views", "", "of clips: frames x crops, as 3x1", modes=HEAD)
     parser.add(
         "--bad-files",
         "wrong",
         "count unreadable files as wrong, or stop",
         choices=("wrong", "refuse"),
+        modes=HEAD,
     )
     parser.add(
         "--protocol",
@@ -49,10 +60,10 @@ def make_parser() -> Parser:
         "from frozen features",
         choices=("classify", *PROBES, "finetune"),
     )
-    parser.add("--shots", [int], "for fewshot")
-    parser.add("--real", "", "real.json: a second accuracy on imagenet")
+    parser.add("--shots", [int], "for fewshot", modes="fewshot")
+    parser.add("--real", "", "real.json: a second accuracy on imagenet", modes=HEAD)
     add_protocol_flags(parser)
-    add_merge_flags(parser)
+    add_merge_flags(parser, modes=HEAD)
     add_device_flag(parser)
     parser.add("--out", "", "folder for the result's files")
     parser.add("--json", False, "print the whole result")
@@ -61,19 +72,16 @@ def make_parser() -> Parser:
 
 def run(argv: list[str]) -> None:
     """Measure, print a table per class, and keep the result in the run."""
-    args = make_parser().parse(argv)
-    _require_classify(args)
+    parser = make_parser()
+    args = parser.parse(argv)
+    parser.require_read("--protocol", args.protocol)
+    _require_one_process(args)
     if args.protocol == "finetune":
         from vitral.cli.finetune import run_finetune
 
         run_finetune(args)
         return
-    if args.protocol != "classify":
-        if args.real:
-            raise ConfigError(
-                "`--real` scores a trained head: it goes with `--protocol classify`, "
-                f"not with {args.protocol}. Leave one of the two out."
-            )
+    if args.protocol != HEAD:
         _probe(args)
         return
     _evaluate(args)
@@ -117,20 +125,15 @@ def _evaluate(args: argparse.Namespace) -> None:
     print(f"next: vitral predict {args.run} {noun.upper()}...")
 
 
-def _require_classify(args: argparse.Namespace) -> None:
-    """Refuse flags and torchrun where the protocol is another one."""
+def _require_one_process(args: argparse.Namespace) -> None:
+    """Refuse torchrun where the protocol is not that of the trained head."""
     validate_merge(args.merge, args.merge_schedule)
-    if args.protocol == "classify":
+    if args.protocol == HEAD:
         return
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(
             f"`--protocol {args.protocol}` runs in one process: start it without "
             "torchrun."
-        )
-    if args.merge is not None:
-        raise ConfigError(
-            "`--merge` goes with `--protocol classify`: protocols that learn from "
-            f"features merge nothing. Leave it out for {args.protocol}."
         )
 
 

@@ -31,7 +31,12 @@ def make_parser() -> Parser:
     parser.add("--to TARGET", "onnx", " or ".join(TARGETS))
     parser.add("--int8", False, "openvino: quantise to int8")
     parser.add("--bf16", False, "openvino: in bfloat16")
-    parser.add("--max-drop", 0.5, "points of accuracy that int8 or bfloat16 may lose")
+    parser.add(
+        "--max-drop",
+        0.5,
+        "points of accuracy that int8 or bfloat16 may lose",
+        modes="--int8 --bf16",
+    )
     parser.add(
         "--with-preprocess",
         False,
@@ -45,7 +50,10 @@ def make_parser() -> Parser:
 
 def run(argv: list[str]) -> None:
     """Export, measure, and print what was measured."""
-    args = make_parser().parse(argv)
+    parser = make_parser()
+    args = parser.parse(argv)
+    precisions = [f"--{name}" for name in ("int8", "bf16") if getattr(args, name)]
+    parser.require_read("", precisions)
     report = _export(args)
     print(f"{args.out}: {args.to} in {report.precision}, {report.megabytes:.1f} MB")
     for line in report.lines():

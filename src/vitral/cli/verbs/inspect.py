@@ -13,6 +13,11 @@ FIGURES = (
 )
 """Those of `vitral.workflows.inspect.FIGURES`."""
 
+EXPLANATIONS = "relevance gradcam faithfulness all"
+"""Figures that explain a class."""
+OF_PIXELS = " ".join(name for name in FIGURES if name not in ("filters", "positions"))
+"""Figures that a picture goes through the model for."""
+
 
 def make_parser() -> Parser:
     parser = Parser(
@@ -36,17 +41,26 @@ def make_parser() -> Parser:
         "--image-size --img-size",
         [int],
         "pixels, one number or height and width; default: the model's own",
+        modes=f"{OF_PIXELS} positions all",
     )
-    parser.add("--layer", -1, "for attention: -1 last")
-    parser.add("--class CLASS", "", "name or number", dest="target")
-    add_merge_flags(parser)
+    parser.add(
+        "--layer",
+        int,
+        "of attention: its layer; of gradcam: the block whose input is the map; -1: "
+        "the last. Default: the last that says something",
+        modes="attention gradcam all",
+    )
+    parser.add("--class CLASS", "", "name or number", dest="target", modes=EXPLANATIONS)
+    add_merge_flags(parser, modes=f"{OF_PIXELS} all")
     add_device_flag(parser)
     return parser
 
 
 def run(argv: list[str]) -> None:
     """Write figures and arrays, and print what could not be shown and why."""
-    args = make_parser().parse(argv)
+    parser = make_parser()
+    args = parser.parse(argv)
+    parser.require_read("--what", args.what)
     validate_merge(args.merge, args.merge_schedule)
     out = Path(args.out)
     if out.is_file():

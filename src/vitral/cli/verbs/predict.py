@@ -57,7 +57,8 @@ def make_parser() -> Parser:
 
 def run(argv: list[str]) -> None:
     """Answer for every file; an unreadable one gets its reason, and exit code 3."""
-    args = make_parser().parse(argv)
+    parser = make_parser()
+    args = parser.parse(argv)
     for name, least in (("batch_size", 1), ("workers", 0), ("top", 0)):
         value = getattr(args, name)
         if value is not None and value < least:
@@ -67,6 +68,13 @@ def run(argv: list[str]) -> None:
     from vitral.workflows.run import open_run
 
     model_run = open_run(args.run, args.merge, args.merge_schedule)
+    presentation = model_run.task.present(model_run.labels, model_run.metadata)
+    if not presentation.listed:
+        parser.refuse_given(
+            "top",
+            f"does nothing: a model of {model_run.task.name} has no list of answers. "
+            "Leave it out.",
+        )
     if args.out:
         _to_files(model_run, args)
     else:

@@ -12,6 +12,9 @@ from vitral.errors import ConfigError
 if TYPE_CHECKING:
     from vitral.workflows.self_training import SelfTrainingConfig, SelfTrainingResult
 
+UNREAD = "dry_run devices flops_per_second shard checkpoint_activations rank_timeout"
+"""Flags of `vitral train` that the students' trainings have not."""
+
 
 def run(argv: list[str]) -> None:
     """Parse, train every round, and compare the last one with the teacher."""
@@ -40,11 +43,12 @@ def run(argv: list[str]) -> None:
         )
     if not args.out:
         raise ConfigError("`vitral self-train` needs `--out FOLDER` to write to.")
-    if student.resume:
-        raise ConfigError(
-            "`vitral self-train` goes on by itself where it stopped: leave `--resume` "
-            "out."
-        )
+    student_parser.refuse_given(
+        "resume", "is not needed: `vitral self-train` goes on by itself. Leave it out."
+    )
+    student_parser.refuse_given(
+        UNREAD, "does nothing in `vitral self-train`: leave it out."
+    )
     resolved = resolve_config(args.data, student, rest)
     out = Path(args.out)
     if not out.is_file():

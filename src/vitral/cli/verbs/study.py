@@ -37,7 +37,7 @@ def make_parser() -> Parser:
     parser.add("--out", "", "default: studies/NAME")
     parser.add("--jobs", 0, "trainings at a time")
     add_device_flag(parser)
-    parser.add("--start", False, "start --size paper")
+    parser.add("--start", False, "start --size paper", modes="paper")
     # Shown here too; what takes paths is read by a parser of its own.
     data_size.add_flags(parser)
     return parser
@@ -48,10 +48,21 @@ def run(argv: list[str]) -> None:
     if argv[:1] == [data_size.NAME]:
         data_size.run(argv[1:])
         return
-    args = make_parser().parse(argv)
+    parser = make_parser()
+    args = parser.parse(argv)
     if not args.name:
         _list_studies()
         return
+    parser.refuse_given(
+        "protocol fractions families data cache_dir",
+        f"goes with `vitral study {data_size.NAME}`: leave it out.",
+    )
+    parser.require_read("--size", args.size)
+    if args.size == "paper" and not args.start:
+        parser.refuse_given(
+            "jobs device",
+            "goes with `--start`, and does nothing for the plan: leave it out.",
+        )
     from vitral.studies import get_study
     from vitral.studies.engine import run_study, table_lines
 

@@ -34,6 +34,7 @@ def run(argv: list[str]) -> None:
             "`vitral train` needs the data, as in `vitral train DATA --out RUN`: got "
             f"`{' '.join(argv)}`."
         )
+    parser.require_read("", ["--dry-run"] if args.dry_run else [])
     if not args.out and not args.dry_run:
         raise ConfigError("`vitral train` needs `--out RUN`, the folder to write to.")
     if args.data_changed and not args.resume:
@@ -81,13 +82,18 @@ def make_parser() -> Parser:
         "--dry-run", False, "print images, compute, memory and time, train nothing"
     )
     parser.add(
-        "--devices N", 1, "of a dry run: how many share a batch", type=positive_int
+        "--devices N",
+        1,
+        "of a dry run: how many share a batch",
+        type=positive_int,
+        modes="--dry-run",
     )
     parser.add(
         "--flops-per-second F",
         0.0,
         "of a dry run: operations of each device; 0 measures this CPU",
         type=positive_float,
+        modes="--dry-run",
     )
     parser.mention("--epochs", float, "passes over the training images")
     parser.mention("--batch-size -b", int, "images an update")

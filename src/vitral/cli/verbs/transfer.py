@@ -35,7 +35,7 @@ def make_parser() -> Parser:
         "probes of frozen features, and training the whole model",
         choices=PROTOCOLS,
     )
-    parser.add("--shots", list(SHOTS), "for fewshot")
+    parser.add("--shots", list(SHOTS), "for fewshot", modes="fewshot")
     add_protocol_flags(parser)
     add_device_flag(parser)
     parser.add("--out", "runs/transfer", "folder of the table")
@@ -45,7 +45,9 @@ def make_parser() -> Parser:
 
 def run(argv: list[str]) -> None:
     """Fill the table, print it, and report what is missing."""
-    args = make_parser().parse(argv)
+    parser = make_parser()
+    args = parser.parse(argv)
+    parser.require_read("--protocol", args.protocol)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise ConfigError(
             "`vitral transfer` runs in one process: start it without torchrun."

@@ -48,7 +48,12 @@ def run(argv: list[str]) -> None:
     command += _short_run_flags(config, args.steps, rest)
     command += ["--seed", str(args.seed)]
     # Leave with exit code 2 and a sentence where `vitral train` would.
-    resolve_config(args.data, *train_parser.parse_known(command[1:], fields))
+    given, words = train_parser.parse_known(command[1:], fields)
+    train_parser.refuse_given(
+        "dry_run devices flops_per_second resume",
+        "does nothing in `vitral verify-resume`: leave it out.",
+    )
+    resolve_config(args.data, given, words)
     with _OutputFolder(args.out) as out:
         start = make_starter(["-m", "vitral", *command])
         print(f"unbroken: vitral {' '.join(command)}", flush=True)

@@ -37,8 +37,9 @@ class InspectionInput:
     """File names of the images."""
     pixels: Float[Tensor, "images *frames 3 height width"]
     """Model input; clips for a model that takes clips."""
-    layer: int = -1
-    """Index of the layer whose attention heads are drawn."""
+    layer: int | None = None
+    """Index of the layer whose attention heads are drawn, and of the block whose input
+    is Grad-CAM's map; None: the last that says something."""
     target: int | None = None
     """Index of the class to explain; None for the predicted one."""
     frame_times: tuple[FrameTimes, ...] = ()

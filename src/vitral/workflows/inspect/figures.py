@@ -31,10 +31,11 @@ FigureBuilder = Callable[[InspectionInput], Iterator[InspectionFigure]]
 
 def compute_class_attention(subject: InspectionInput) -> tuple[Tensor, str]:
     """Return the class token's attention by head, and the name of the layer."""
+    layer = -1 if subject.layer is None else subject.layer
     maps = subject.map_batches(
-        lambda batch: inspection.class_attention(subject.model, batch, subject.layer)
+        lambda batch: inspection.class_attention(subject.model, batch, layer)
     )
-    where = "last layer" if subject.layer == -1 else f"layer {subject.layer}"
+    where = "last layer" if layer == -1 else f"layer {layer}"
     return maps, where
 
 
@@ -77,10 +78,14 @@ def _relevance(subject: InspectionInput) -> Iterator[InspectionFigure]:
 
 
 def _grad_cam(subject: InspectionInput) -> Iterator[InspectionFigure]:
+    layer, count = subject.layer, subject.model.config.num_blocks
+    if layer is not None and -count <= layer < 0:
+        layer += count
     maps = subject.map_batches(
-        lambda batch: inspection.grad_cam(subject.model, batch, subject.target)
+        lambda batch: inspection.grad_cam(subject.model, batch, subject.target, layer)
     )
-    yield from draw_maps(subject, "gradcam", "Grad-CAM", maps)
+    title = "Grad-CAM" if layer is None else f"Grad-CAM, input of block {layer}"
+    yield from draw_maps(subject, "gradcam", title, maps)
 
 
 def _distance(subject: InspectionInput) -> Iterator[InspectionFigure]:

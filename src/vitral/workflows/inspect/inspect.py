@@ -32,8 +32,9 @@ class InspectionOptions:
 
     image_size: int | tuple[int, int] | None = None
     """Pixels, (height, width) or one number; None for the model's own."""
-    layer: int = -1
-    """Index of the layer whose attention heads are drawn."""
+    layer: int | None = None
+    """Index of the layer whose attention heads are drawn, and of the block whose input
+    is Grad-CAM's map; -1 is the last. None: the last that says something."""
     target: str = ""
     """Name or index of the class to explain; empty for the predicted one."""
     merge: int | None = None
