@@ -21,6 +21,7 @@ from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ViTConfig
 from vitral.weights import LedgerLine, Loaded
+from vitral.weights.layouts.timm.settings import mlp_ratio
 
 SIZES = {
     "img_size": (48, 80),
@@ -184,6 +185,13 @@ def test_own_folder_comes_back_bit_equal(tmp_path, changes):
         {"reg_tokens": 3, "no_embed_class": True},
         {"qkv_bias": False, "patch_size": (16, 8)},
         {"num_classes": 0},
+        {"mlp": "swiglu"},
+        {"mlp": "swiglu", "act": "gelu", "reg_tokens": 2, "global_pool": "avg"},
+        # int(49 * (54 / 49)) is 53.
+        {"mlp_dim": 54, "embed_dim": 49, "num_heads": 7, "global_pool": "map"},
+        {"mlp_dim": 27, "embed_dim": 49, "num_heads": 7, "mlp": "swiglu"},
+        {"global_pool": "avg_all"},
+        {"global_pool": "avg_all", "norm_after_pool": True, "no_embed_class": True},
     ],
     ids=str,
 )
@@ -207,6 +215,8 @@ def test_timm_opens_our_folder(tmp_path, changes):
         {"position": "learned_2d"},
         {"position_at": "every_layer"},
         {"norm_eps": 1e-12},
+        {"mlp": "swiglu", "global_pool": "map"},
+        {"merge_rate": 2},
     ],
     ids=str,
 )
@@ -215,6 +225,20 @@ def test_what_timm_cannot_express_is_marked(tmp_path, changes):
     about = json.loads((tmp_path / "config.json").read_text())
     assert about["vitral"]["timm"] is False
     assert "architecture" not in about
+
+
+def test_timms_ratio_gives_every_width():
+    for dim in (24, 49, 192, 1408, 1536):
+        for hidden in (*range(1, 400), 4095, 6144):
+            assert int(dim * mlp_ratio(hidden, dim)) == hidden
+
+
+def test_a_model_that_merges_tokens_is_another_function_elsewhere(tmp_path):
+    vt.save(tmp_path / "m", tiny_vit(merge_rate=2, act="gelu"), PREPROCESS)
+    ledger = vt.convert(tmp_path / "m", tmp_path / "t", "timm").ledger
+    told = [note for note in ledger.notes if "merges no tokens, this model 2" in note]
+    assert len(told) == 1
+    assert "architecture" not in json.loads((tmp_path / "t/config.json").read_text())
 
 
 def test_a_run_folder_a_model_folder_and_its_file_are_the_same(tmp_path):

@@ -156,6 +156,7 @@ def test_a_published_name_of_timm(tmp_path):
         "words of 4 x 4 pixels assumed, and so patches of 16 x 16",
         "pixel mean and deviation of 0.5 and a crop of 0.9 assumed, as for the "
         "published TNT",
+        "assumed, as the file does not say",
     ]
     assert loaded.preprocess.crop_fraction == 0.9
     assert loaded.ledger.counts() == {"copied": 39, "joined": 2, "transposed": 1}

@@ -47,6 +47,11 @@ def differences(
             f"{whose} has an epsilon of {norm_eps:g} in its LayerNorms, this model "
             f"{config.norm_eps:g}: logits differ slightly there"
         )
+    if config.merge_rate:
+        notes.append(
+            f"{whose} merges no tokens, this model {config.merge_rate} in each block: "
+            "logits differ there"
+        )
     if resize not in (None, config.position_resize):
         notes.append(
             f"for images of another size {whose} resizes positions by "

@@ -17,7 +17,7 @@ from vitral.models import (
     ViTConfig,
 )
 from vitral.weights.layouts import limits, resnet_shapes
-from vitral.weights.layouts.timm import hybrid, resnet, tnt
+from vitral.weights.layouts.timm import hybrid, resnet, settings, tnt
 from vitral.weights.layouts.tnt import NORM_EPS as TNT_NORM_EPS
 from vitral.weights.numerics import differences
 
@@ -64,6 +64,8 @@ def find_timm_model(config: ModelConfig) -> TimmModel | None:
         call = resnet.find_timm_model(config)
         return None if call is None else TimmModel(*call)
     if isinstance(config, HybridConfig):
+        if config.mlp == "swiglu":
+            return None
         call = hybrid.find_timm_model(config)
         if call is None:
             return None
@@ -73,7 +75,12 @@ def find_timm_model(config: ModelConfig) -> TimmModel | None:
     assert isinstance(config, ViTConfig)
     # Any of timm's plain models: the arguments override each of its sizes.
     name = "vit_base_patch16_224"
-    if isinstance(config, DeiTConfig):
+    if config.mlp == "swiglu":
+        # JSON cannot name a gated perceptron, so an architecture that has one does.
+        if isinstance(config, DeiTConfig) or config.global_pool == "map":
+            return None
+        name = "vit_giant_patch14_dinov2"
+    elif isinstance(config, DeiTConfig):
         name = "deit_base_distilled_patch16_224"
     return TimmModel(name, vit_arguments(config))
 
@@ -115,6 +122,7 @@ def notes(config: ModelConfig) -> tuple[str, ...]:
         differing += tuple(
             differences(config, "timm", act=None, norm_eps=None, resize=resize)
         )
+    differing = tuple(dict.fromkeys(differing))
     if differing or unsupported_reason(config) or find_timm_model(config) is not None:
         return differing
     return (
@@ -133,7 +141,7 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
         "embed_dim": config.embed_dim,
         "depth": config.depth,
         "num_heads": config.num_heads,
-        "mlp_ratio": hidden / config.embed_dim,
+        "mlp_ratio": settings.mlp_ratio(hidden, config.embed_dim),
         "class_token": config.class_token,
         "reg_tokens": config.reg_tokens,
         "no_embed_class": config.no_embed_class,
@@ -147,7 +155,7 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
     }
     if everything:
         arguments["pool_include_prefix"] = True
-    if config.act == "gelu_tanh":
+    if config.act == "gelu_tanh" and not swiglu:
         arguments["act_layer"] = "gelu_tanh"
     return arguments
 

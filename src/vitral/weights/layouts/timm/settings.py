@@ -223,6 +223,12 @@ def check_arguments(
     fields.check_agreement(opened.path.with_name(CONFIG), pairs)
 
 
+def mlp_ratio(hidden: int, dim: int) -> float:
+    """Return the ratio of which timm's int(dim * ratio) is `hidden`."""
+    ratio = hidden / dim
+    return ratio if int(dim * ratio) == hidden else (hidden + 0.5) / dim
+
+
 def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 

@@ -103,9 +103,6 @@ def mappings(config: TNTConfig) -> list[TensorMapping]:
 
 def find_timm_model(config: TNTConfig) -> tuple[str, dict[str, Any]]:
     """Return a function of timm and its arguments, which override each of its sizes."""
-    ratio = config.mlp_dim / config.embed_dim
-    if int(config.embed_dim * ratio) != config.mlp_dim:
-        ratio = (config.mlp_dim + 0.5) / config.embed_dim
     return "tnt_s_patch16_224", {
         "img_size": list(config.image_hw),
         "patch_size": list(config.patch_hw),
@@ -115,7 +112,7 @@ def find_timm_model(config: TNTConfig) -> tuple[str, dict[str, Any]]:
         "depth": config.depth,
         "num_heads_inner": config.inner_num_heads,
         "num_heads_outer": config.num_heads,
-        "mlp_ratio": ratio,
+        "mlp_ratio": settings.mlp_ratio(config.mlp_dim, config.embed_dim),
         "qkv_bias": config.qkv_bias,
         "first_stride": config.word_hw[0],
         "global_pool": config.global_pool,
