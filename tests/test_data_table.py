@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import vitral.data as data
+from vitral.cli import main
 from vitral.data.names import join_names, split_names
 from vitral.data.order import natural_key
 from vitral.data.sources.table import read_table
@@ -68,6 +69,25 @@ def test_splits_groups_and_a_byte_order_mark(root):
         ConfigError, match=r"a column of mine.csv: got 'patient'; found"
     ):
         read_table(path, group_by="patient")
+
+
+def test_images_and_labels_are_counted_apart(root, capsys):
+    path = write(root, "path,label\na.png,dog;cat\nb.png,cat;dog\nd.png,\n")
+    dataset = data.open(path, val=0, test=0)
+    assert dataset.sizes() == {"train": 3}
+    assert dataset.without_label() == {"train": 1}
+    assert dataset.counts() == {"train": {"cat": 2, "dog": 2}}
+    assert main(["data", "check", str(path), "--val", "0", "--test", "0"]) == 0
+    line = "train: 3 images, 4 labels, 1 without a label (cat 2, dog 2)"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_shares_of_classes_are_one_label(root):
+    path = write(root, "path,label,weight\na.png,dog;cat,1;2\nb.png,cat,\nd.png,dog,\n")
+    dataset = data.open(path, val=0, test=0)
+    assert dataset.sizes() == {"train": 3}
+    assert dataset.without_label() == {}
+    assert dataset.describe_split("train") == "3 images"
 
 
 def test_several_labels(root):

@@ -29,6 +29,7 @@ from vitral.document import Verdict, to_text
 from vitral.errors import ConfigError, ImageError
 from vitral.report import model_card, write_html
 from vitral.report.compare_runs import ComparisonTable, compare
+from vitral.report.data_counts import count_rows
 from vitral.report.load_run import load_run_folder, task_of
 from vitral.tasks.classification import classify, multilabel, write_predictions
 
@@ -43,6 +44,15 @@ def page(ten: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """The report of the ten classes, with pictures."""
     folder = tmp_path_factory.mktemp("page")
     return report(ten, folder, images=picture, samples=samples)
+
+
+def test_an_earlier_run_of_several_labels_has_labels_and_no_images():
+    data = {"counts": {"train": {"a": 3, "b": 4}}}
+    found = count_rows(data | {"multi_label": True})
+    assert {name: row["train"].value for name, row in found.items()} == {"labels": 7}
+    assert list(count_rows(data)) == ["images"]
+    found = count_rows(data | {"sizes": {"train": 6}})
+    assert {name: row["train"].value for name, row in found.items()} == {"images": 6}
 
 
 @pytest.fixture

@@ -356,12 +356,13 @@ def table(root: Path, rows: list[str]) -> Path:
     return root
 
 
-def test_several_labels_with_the_sigmoid_loss(report, tmp_path):
-    labels = ("sea", "sea;sky", "sky", "wood")
+def test_several_labels_with_the_sigmoid_loss(report, tmp_path, caplog):
+    caplog.set_level("INFO", "vitral")
+    labels = ("sea", "sea;sky", "sky", "wood", "")
     rows = ["path,label,split"]
     for number in range(24):
         split = "val" if number % 3 == 0 else "train"
-        rows.append(f"{number}.png,{labels[number % 4]},{split}")
+        rows.append(f"{number}.png,{labels[number % 5]},{split}")
     data = table(tmp_path / "data", rows)
     config = tiny_config(data, epochs=3.0, objective=SupervisedConfig(loss="sigmoid"))
     run = vt.train(config, tmp_path / "run")
@@ -370,8 +371,22 @@ def test_several_labels_with_the_sigmoid_loss(report, tmp_path):
     assert 0 <= run.metrics["val"]["mean_average_precision"] <= 1
     answer = run.predict([data / "1.png"])[0]
     assert set(answer.label.split(";")) <= {"sea", "sky", "wood", ""}
+    # Images and labels are counted apart. In train there are as many of both.
+    assert "data: train 16 images, 16 labels, 3 without a label" in caplog.messages
+    assert "data: val 8 images, 9 labels, 1 without a label" in caplog.messages
+    facts = json.loads((run.path / "data.json").read_text())
+    assert facts["sizes"] == {"train": 16, "val": 8}
+    assert facts["without_label"] == {"train": 3, "val": 1}
+    assert facts["counts"]["train"] == {"sea": 6, "sky": 7, "wood": 3}
     text = (run.path / "report.html").read_text()
     assert "sky" in text
+    assert 'data-source="data.json#/sizes/val">8</data>' in text
+    assert 'value="9" data-source="data.json#/counts/val"' in text
+    card = (run.path / "model" / "README.md").read_text()
+    counted = (
+        "images: train 16, val 8; labels: train 16, val 9; images without a label: "
+    )
+    assert f"{counted}train 3, val 1." in card
     softmax = replace(config, objective=SupervisedConfig())
     with pytest.raises(ConfigError, match="several classes, which the softmax loss"):
         vt.train(softmax, tmp_path / "other")

@@ -178,6 +178,29 @@ class Dataset:
                 counts[split] = per_class
         return counts
 
+    def sizes(self) -> dict[str, int]:
+        """Count the examples of each split, whatever their labels; omit empty ones."""
+        sizes = Counter(example.split for example in self.examples)
+        return {split: sizes[split] for split in (*SPLITS, "") if sizes[split]}
+
+    def without_label(self) -> dict[str, int]:
+        """Count the examples without a label by split; {} where none has one."""
+        if not any(example.label for example in self.examples):
+            return {}
+        counts = Counter(item.split for item in self.examples if not item.label)
+        return {split: counts[split] for split in (*SPLITS, "") if counts[split]}
+
+    def describe_split(self, split: str) -> str:
+        """Return how many examples and, where that differs, labels a split has."""
+        chosen = self.select(split)
+        text = f"{len(chosen)} {self.kind}"
+        empty = self.without_label().get(split, 0)
+        # With a target of its own an example has shares, and no several labels.
+        labels = sum(len(item.label) if item.target is None else 1 for item in chosen)
+        if empty or labels > len(chosen):
+            text += f", {labels} labels"
+        return f"{text}, {empty} without a label" if empty else text
+
     def left_out_line(self) -> str:
         """Return the one line on the files that are no example; "" if there is none."""
         groups = Counter(reason_group(file.path, file.reason) for file in self.ignored)

@@ -62,7 +62,10 @@ def class_counts(
     totals = ", ".join(
         f"{split} {sum(rows.values())}" for split, rows in counts.items()
     )
-    return Plot(figure, f"Images per class in {len(names)} classes; totals: {totals}.")
+    return Plot(
+        figure,
+        f"Images per class in {len(names)} classes; sums over the classes: {totals}.",
+    )
 
 
 def _draw_sorted_counts(axes: Axes, counts: Mapping[str, Mapping[str, int]]) -> None:

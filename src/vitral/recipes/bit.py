@@ -62,8 +62,8 @@ def hyperrule(data: str, weights: str) -> TrainConfig:
     480.
     """
     facts = summarize_dataset(data)
-    counts = vitral.data.open(data).counts()
-    images = sum(sum(counts.get(split, {}).values()) for split in ("train", "val"))
+    sizes = vitral.data.open(data).sizes()
+    images = sizes.get("train", 0) + sizes.get("val", 0)
     rule = rule_for(images, facts.height, facts.width)
     area = (rule.crop / rule.resize) ** 2
     return TrainConfig(

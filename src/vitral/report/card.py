@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.document import NONE, RunFolder, flatten, result_file, to_text
+from vitral.report.data_counts import count_rows
 from vitral.report.load_run import load_run_folder, task_of, verdict_of
 from vitral.tasks import Result
 from vitral.tasks.reporter import Reporter
@@ -89,12 +90,15 @@ def _outputs(title: str, names: list[str]) -> str:
 def _data(run: RunFolder[Result]) -> str:
     if run.data is None:
         return "## Data\n\nUnknown: the run holds no data.json."
-    counts = run.data.get("counts") or {}
-    totals = ", ".join(
-        f"{split} {sum(rows.values())}" for split, rows in counts.items()
+    rows = count_rows(run.data) or {"images": {}}
+    totals = "; ".join(
+        f"{name}: {escape(', '.join(f'{split} {n.value}' for split, n in row.items()))}"
+        if row
+        else f"{name}: unknown"
+        for name, row in rows.items()
     )
     name = escape(str(run.data.get("name") or "unnamed"))
-    lines = [f"## Data\n\n{name}; images: {escape(totals) or 'unknown'}."]
+    lines = [f"## Data\n\n{name}; {totals}."]
     if run.data.get("bad"):
         lines.append(f"Files that could not be decoded: {len(run.data['bad'])}.")
     lines.append(

@@ -164,7 +164,9 @@ def describe_data(
         "root": str(dataset.root),
         "classes": list(dataset.classes),
         **labels.extra(),
+        "sizes": dataset.sizes(),
         "counts": dataset.counts(),
+        **({"without_label": empty} if (empty := dataset.without_label()) else {}),
         "median_size": list(audit.median_size),
         "bad": [
             {"path": file.path, "reason": file.reason, "split": file.split}

@@ -64,7 +64,7 @@ def run(argv: list[str]) -> None:
     for split, counts in dataset.counts().items():
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
         classes = f" ({shown})" if dataset.classes else ""
-        print(f"{split}: {len(dataset.select(split))} {dataset.kind}{classes}")
+        print(f"{split}: {dataset.describe_split(split)}{classes}")
     left_out = dataset.left_out_line()
     if left_out:
         print(left_out)

@@ -11,6 +11,7 @@ from vitral.document.images import svg_picture, thumbnail
 from vitral.document.numbers import NONE, Number, Text, count, flatten, large, pointer
 from vitral.errors import DataError
 from vitral.progress import unfinished_sentence
+from vitral.report.data_counts import count_rows
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24
@@ -72,16 +73,10 @@ def _class_count(sizes: dict[str, int], split: str, name: str) -> Number:
 def _data_facts(
     data: dict[str, Any], counts: dict[str, dict[str, int]], classes: list[str]
 ) -> Facts:
-    totals: list[str | Number] = []
-    for split, sizes in counts.items():
-        total = count(
-            sum(sizes.values()), pointer("data.json", "counts", split), how="sum"
-        )
-        totals += [", " if totals else "", f"{split} ", total]
     facts: Facts = [
         ("Name", [str(data.get("name", ""))]),
         ("Place", [str(data.get("root", ""))]),
-        ("Images", totals),
+        *((name.capitalize(), _joined(row)) for name, row in count_rows(data).items()),
         ("Fingerprint", [str(data.get("fingerprint", ""))[:16]]),
     ]
     if classes:
@@ -91,6 +86,13 @@ def _data_facts(
         number = count(len(data.get(key) or []), pointer("data.json", key), "length")
         facts.append((name, [number]))
     return [(name, text) for name, text in facts if text not in ([], [""])]
+
+
+def _joined(row: dict[str, Number]) -> Text:
+    text: list[str | Number] = []
+    for split, number in row.items():
+        text += [", " if text else "", f"{split} ", number]
+    return text
 
 
 def training_section(run: RunFolder[Any]) -> dict[str, Any] | None:
