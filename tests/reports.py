@@ -166,6 +166,7 @@ def write_facts(
             "name": "digits",
             "root": "photos/digits",
             "classes": names,
+            "sizes": {split: sum(rows.values()) for split, rows in counts.items()},
             "counts": counts,
             "bad": bad,
             "ignored": [{"path": "Thumbs.db", "reason": "not an image"}],

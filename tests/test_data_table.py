@@ -75,7 +75,7 @@ def test_images_and_labels_are_counted_apart(root, capsys):
     path = write(root, "path,label\na.png,dog;cat\nb.png,cat;dog\nd.png,\n")
     dataset = data.open(path, val=0, test=0)
     assert dataset.sizes() == {"train": 3}
-    assert dataset.without_label() == {"train": 1}
+    assert dataset.label_counts()["without_label"] == {"train": 1}
     assert dataset.counts() == {"train": {"cat": 2, "dog": 2}}
     assert main(["data", "check", str(path), "--val", "0", "--test", "0"]) == 0
     line = "train: 3 images, 4 labels, 1 without a label (cat 2, dog 2)"
@@ -86,8 +86,8 @@ def test_shares_of_classes_are_one_label(root):
     path = write(root, "path,label,weight\na.png,dog;cat,1;2\nb.png,cat,\nd.png,dog,\n")
     dataset = data.open(path, val=0, test=0)
     assert dataset.sizes() == {"train": 3}
-    assert dataset.without_label() == {}
-    assert dataset.describe_split("train") == "3 images"
+    assert dataset.label_counts() == {}
+    assert dataset.describe_splits() == {"train": "3 images"}
 
 
 def test_several_labels(root):

@@ -46,11 +46,10 @@ def page(ten: Path, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     return report(ten, folder, images=picture, samples=samples)
 
 
-def test_an_earlier_run_of_several_labels_has_labels_and_no_images():
+def test_the_sum_over_classes_is_not_called_images():
     data = {"counts": {"train": {"a": 3, "b": 4}}}
-    found = count_rows(data | {"multi_label": True})
-    assert {name: row["train"].value for name, row in found.items()} == {"labels": 7}
-    assert list(count_rows(data)) == ["images"]
+    ((name, row),) = count_rows(data).items()
+    assert (name, row["train"].value) == ("images by class", 7)
     found = count_rows(data | {"sizes": {"train": 6}})
     assert {name: row["train"].value for name, row in found.items()} == {"images": 6}
 

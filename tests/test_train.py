@@ -376,12 +376,13 @@ def test_several_labels_with_the_sigmoid_loss(report, tmp_path, caplog):
     assert "data: val 8 images, 9 labels, 1 without a label" in caplog.messages
     facts = json.loads((run.path / "data.json").read_text())
     assert facts["sizes"] == {"train": 16, "val": 8}
+    assert facts["labels"] == {"train": 16, "val": 9}
     assert facts["without_label"] == {"train": 3, "val": 1}
     assert facts["counts"]["train"] == {"sea": 6, "sky": 7, "wood": 3}
     text = (run.path / "report.html").read_text()
     assert "sky" in text
     assert 'data-source="data.json#/sizes/val">8</data>' in text
-    assert 'value="9" data-source="data.json#/counts/val"' in text
+    assert 'value="9" data-source="data.json#/labels/val"' in text
     card = (run.path / "model" / "README.md").read_text()
     counted = (
         "images: train 16, val 8; labels: train 16, val 9; images without a label: "

@@ -183,23 +183,34 @@ class Dataset:
         sizes = Counter(example.split for example in self.examples)
         return {split: sizes[split] for split in (*SPLITS, "") if sizes[split]}
 
-    def without_label(self) -> dict[str, int]:
-        """Count the examples without a label by split; {} where none has one."""
-        if not any(example.label for example in self.examples):
-            return {}
-        counts = Counter(item.split for item in self.examples if not item.label)
-        return {split: counts[split] for split in (*SPLITS, "") if counts[split]}
+    def label_counts(self) -> dict[str, dict[str, int]]:
+        """Count by split what is not one label an image: {} where all have one.
 
-    def describe_split(self, split: str) -> str:
-        """Return how many examples and, where that differs, labels a split has."""
-        chosen = self.select(split)
-        text = f"{len(chosen)} {self.kind}"
-        empty = self.without_label().get(split, 0)
+        Returns:
+            {"labels": {split: number}, "without_label": {split: images}}.
+        """
         # With a target of its own an example has shares, and no several labels.
-        labels = sum(len(item.label) if item.target is None else 1 for item in chosen)
-        if empty or labels > len(chosen):
-            text += f", {labels} labels"
-        return f"{text}, {empty} without a label" if empty else text
+        numbers = [1 if e.target is not None else len(e.label) for e in self.examples]
+        if not any(numbers) or set(numbers) == {1}:
+            return {}
+        labels = dict.fromkeys(self.sizes(), 0)
+        without = dict.fromkeys(self.sizes(), 0)
+        for example, number in zip(self.examples, numbers, strict=True):
+            labels[example.split] += number
+            without[example.split] += not number
+        return {"labels": labels, "without_label": without}
+
+    def describe_splits(self) -> dict[str, str]:
+        """Return how many examples and, where that differs, labels a split has."""
+        other = self.label_counts()
+        described = {}
+        for split, size in self.sizes().items():
+            described[split] = f"{size} {self.kind}"
+            if other:
+                described[split] += f", {other['labels'][split]} labels"
+                if empty := other["without_label"][split]:
+                    described[split] += f", {empty} without a label"
+        return described
 
     def left_out_line(self) -> str:
         """Return the one line on the files that are no example; "" if there is none."""

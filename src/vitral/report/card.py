@@ -90,7 +90,7 @@ def _outputs(title: str, names: list[str]) -> str:
 def _data(run: RunFolder[Result]) -> str:
     if run.data is None:
         return "## Data\n\nUnknown: the run holds no data.json."
-    rows = count_rows(run.data) or {"images": {}}
+    rows = count_rows(run.data)
     totals = "; ".join(
         f"{name}: {escape(', '.join(f'{split} {n.value}' for split, n in row.items()))}"
         if row

@@ -9,23 +9,26 @@ def count_rows(data: dict[str, Any]) -> dict[str, dict[str, Number]]:
     """Return {"images", "labels", "images without a label": {split: number}}.
 
     Labels are counted where they are not one an image. Runs of earlier versions have
-    no `sizes`: of one label an image the sum over the classes is the number of images.
+    no `sizes`, and a sum over the classes, which may be either.
     """
-    labels = {
-        split: count(sum(per_class.values()), _place("counts", split), how="sum")
-        for split, per_class in (data.get("counts") or {}).items()
+    names = {
+        "sizes": "images",
+        "labels": "labels",
+        "without_label": "images without a label",
     }
-    images, empty = _numbers(data, "sizes"), _numbers(data, "without_label")
-    if not data.get("multi_label"):
-        return {"images": images or labels}
-    rows = {"images": images, "labels": labels, "images without a label": empty}
-    return {name: row for name, row in rows.items() if row}
+    rows = {name: _numbers(data, key) for key, name in names.items() if data.get(key)}
+    return rows or {"images by class": _sums(data)}
 
 
 def _numbers(data: dict[str, Any], key: str) -> dict[str, Number]:
-    values = data.get(key) or {}
-    return {split: count(size, _place(key, split)) for split, size in values.items()}
+    return {
+        split: count(size, pointer("data.json", key, split))
+        for split, size in data[key].items()
+    }
 
 
-def _place(key: str, split: str) -> str:
-    return pointer("data.json", key, split)
+def _sums(data: dict[str, Any]) -> dict[str, Number]:
+    return {
+        split: count(sum(sizes.values()), pointer("data.json", "counts", split), "sum")
+        for split, sizes in (data.get("counts") or {}).items()
+    }

@@ -166,7 +166,7 @@ def describe_data(
         **labels.extra(),
         "sizes": dataset.sizes(),
         "counts": dataset.counts(),
-        **({"without_label": empty} if (empty := dataset.without_label()) else {}),
+        **dataset.label_counts(),
         "median_size": list(audit.median_size),
         "bad": [
             {"path": file.path, "reason": file.reason, "split": file.split}

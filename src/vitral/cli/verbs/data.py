@@ -61,10 +61,11 @@ def run(argv: list[str]) -> None:
     objective = read_objective(args.task, args.target) or fitting_objective(args.data)
     dataset = open_for_task(source, objective, "clips" if args.clips else "auto")
     print(f"task: {describe_labels(dataset, objective, args.data)}")
+    described = dataset.describe_splits()
     for split, counts in dataset.counts().items():
         shown = ", ".join(f"{name} {count}" for name, count in counts.items())
         classes = f" ({shown})" if dataset.classes else ""
-        print(f"{split}: {dataset.describe_split(split)}{classes}")
+        print(f"{split}: {described[split]}{classes}")
     left_out = dataset.left_out_line()
     if left_out:
         print(left_out)

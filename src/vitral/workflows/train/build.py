@@ -214,8 +214,8 @@ def _log_summary(
     if get_rank() != 0:
         return
     dataset = plan.audit.dataset
-    for split in dataset.sizes():
-        logger.info("data: %s %s", split, dataset.describe_split(split))
+    for split, described in dataset.describe_splits().items():
+        logger.info("data: %s %s", split, described)
     for file in plan.audit.bad:
         logger.info("unreadable: %s (%s): %s", file.path, file.split, file.reason)
     for line in filter(None, [dataset.left_out_line()]):
