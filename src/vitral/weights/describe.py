@@ -84,7 +84,7 @@ def _file(file: TensorFile) -> str:
     names = file.names()
     values = sum(math.prod(file.shape(name)) for name in names)
     dtypes = Counter(str(file.dtype(name)).removeprefix("torch.") for name in names)
-    size = file.path.stat().st_size / 2**20
+    size = file.disk_size() / 2**20
     return (
         f"{file.path} ({file.format}, {size:,.1f} MiB, {len(names)} tensors, "
         f"{values:,} values, {', '.join(dtypes)})"

@@ -10,7 +10,12 @@ from vitral.layers import Grid
 from vitral.weights import file_metadata, hub
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import open_file
-from vitral.weights.layouts import Layout, available_layouts, with_assumptions
+from vitral.weights.layouts import (
+    Layout,
+    available_layouts,
+    with_assumptions,
+    with_unique_names,
+)
 from vitral.weights.wrappers import unwrap
 
 FILES, (CONFIG, PROCESSOR) = hub.TENSORS, hub.CONFIG_FILES
@@ -35,7 +40,7 @@ def read_layout(layout: Layout, opened: LayoutInput) -> WeightsSource:
         WeightsError: the file is refused, or its settings contradict each other.
     """
     try:
-        return with_assumptions(layout, opened, layout.read(opened))
+        source = layout.read(opened)
     except ConfigError as error:
         # Heads may be the caller's; other settings are the file's.
         if layout is available_layouts()["native"] or opened.num_heads is not None:
@@ -44,6 +49,7 @@ def read_layout(layout: Layout, opened: LayoutInput) -> WeightsSource:
             f"{opened.path}, or a JSON file beside it, has settings that no model has: "
             f"{error} Take the files that belong together; nothing was loaded."
         ) from error
+    return with_assumptions(layout, opened, with_unique_names(source))
 
 
 def _find_layout(opened: LayoutInput) -> Layout | None:
@@ -79,7 +85,7 @@ def open_weights(
         candidates = _tensor_files(path)
         if not candidates:
             raise WeightsError(
-                f"No weights at {path}: the folder has neither {' nor '.join(FILES)}."
+                f"No weights at {path}: the folder has none of {', '.join(FILES)}."
             )
         file = candidates[0]
     tensors = open_file(file)

@@ -1,13 +1,20 @@
 """Download weights from the Hugging Face hub, through huggingface_hub and its cache."""
 
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from vitral.errors import MissingExtraError, WeightsError
+from vitral.weights.files import read_index
 
 ID = re.compile(r"(?:hf-hub:|hf_hub:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-TENSORS = ("model.safetensors", "pytorch_model.bin")
+TENSORS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 """Names of tensor files, the preferred first."""
 CONFIG_FILES = ("config.json", "preprocessor_config.json")
 FILE_ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".ckpt", ".tar")
@@ -37,6 +44,8 @@ def fetch(text: str) -> Path:
     for cached in (True, False):
         tensors = get(TENSORS, cached=cached)
         if tensors is not None:
+            if tensors.name.endswith(".index.json"):
+                _fetch_parts(text, tensors, get)
             for file in CONFIG_FILES:
                 if get((file,), cached=True) is None and not cached:
                     get((file,), cached=False)
@@ -46,6 +55,16 @@ def fetch(text: str) -> Path:
         f"gave {' or '.join(TENSORS)}. Check the id; with HF_HUB_OFFLINE=1 only the "
         "cache is asked."
     )
+
+
+def _fetch_parts(text: str, index: Path, get: Callable[..., Path | None]) -> None:
+    """Fetch the files that an index names into its folder of the cache."""
+    for part in sorted(set(read_index(index, present=False).values())):
+        if get((part,), cached=True) is None and get((part,), cached=False) is None:
+            raise WeightsError(
+                f"{text}: {part}, which {index.name} names, cannot be fetched from the "
+                "hub. Try again with a network."
+            )
 
 
 def _fetch_first(

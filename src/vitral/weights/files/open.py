@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from vitral.errors import WeightsError
+from vitral.weights.files import sharded
 from vitral.weights.files.npz import SUFFIX, NpzFile
 from vitral.weights.files.safetensors import SafetensorsFile
 from vitral.weights.files.tensor_file import TensorFile, printable_name, printable_path
@@ -16,7 +17,7 @@ TAR_OFFSET, TAR = 257, b"ustar"
 
 
 def open_file(path: Path) -> TensorFile:
-    """Open a .safetensors, a .npz or a checkpoint of torch.save.
+    """Open a .safetensors, a .npz, a checkpoint of torch.save, or an index of several.
 
     The content decides, not the name. Nothing in the file is run, and no data are read.
 
@@ -30,14 +31,21 @@ def open_file(path: Path) -> TensorFile:
                 f"No weights at {printable_path(path)}: give a .safetensors, .npz or "
                 ".pth file."
             )
-        with path.open("rb") as file:
-            head = file.read(TAR_OFFSET + len(TAR))
-        return _open_by_content(path, head)
+        if path.name.endswith(sharded.SUFFIX):
+            return sharded.ShardedFile(path, _open)
+        sharded.require_whole(path)
+        return _open(path)
     except OSError as error:
         raise WeightsError(
             f"{printable_path(path)} cannot be read: {error.strerror}. Make it "
             "readable, or give another file."
         ) from error
+
+
+def _open(path: Path) -> TensorFile:
+    with path.open("rb") as file:
+        head = file.read(TAR_OFFSET + len(TAR))
+    return _open_by_content(path, head)
 
 
 def _open_by_content(path: Path, head: bytes) -> TensorFile:

@@ -69,6 +69,10 @@ class TensorFile(ABC):
         """Return the bytes of all tensors when they are read."""
         return sum(entry.nbytes for entry in self._entries.values())
 
+    def disk_size(self) -> int:
+        """Return the bytes of the file, or of all files that hold the tensors."""
+        return self.path.stat().st_size
+
     def read(self, name: str) -> Tensor:
         """Read a tensor, on the CPU, in the file's precision.
 
@@ -131,6 +135,9 @@ class _RenamedFile(TensorFile):
     def read(self, name: str) -> Tensor:
         self._entry(name)
         return self._data(name)
+
+    def disk_size(self) -> int:
+        return self._file.disk_size()
 
 
 def with_names(

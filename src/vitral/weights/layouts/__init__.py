@@ -1,6 +1,7 @@
 """Layouts of other projects: one module each with a `LAYOUT`, discovered by file."""
 
 from vitral.weights.layouts.assumptions import with_assumptions, with_settings
+from vitral.weights.layouts.class_names import with_unique_names
 from vitral.weights.layouts.layout import Layout, ModelSpec, available_layouts
 from vitral.weights.layouts.vitral import save, update_metadata
 
@@ -12,4 +13,5 @@ __all__ = [
     "update_metadata",
     "with_assumptions",
     "with_settings",
+    "with_unique_names",
 ]

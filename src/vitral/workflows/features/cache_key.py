@@ -17,6 +17,7 @@ from vitral.data.dataset import ClipReader
 from vitral.models import VisionModel
 from vitral.version import __version__
 from vitral.weights.detect import FILES, resolve_path
+from vitral.weights.files import PART
 
 FORMAT_VERSION = 2
 """Version of the cache files; a new number invalidates all entries."""
@@ -70,6 +71,7 @@ def weights_file_hash(weights: str | Path) -> str:
     files = [path]
     if path.is_dir():
         files = [path / name for name in (*FILES, *CONFIG_FILES)]
+        files += sorted(it for it in path.iterdir() if PART.fullmatch(it.name))
     digest = hashlib.sha256()
     for file in files:
         if file.is_file():
