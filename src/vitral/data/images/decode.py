@@ -17,16 +17,19 @@ from PIL import Image, UnidentifiedImageError
 
 from vitral.data.images import deep_files
 from vitral.data.images.formats import FORMATS, register_formats
+from vitral.data.images.jpeg_scans import refuse_scans, refuse_scans_in_tiff
 from vitral.data.images.raster import (
     Raster,
     RasterImage,
     attach_raster,
+    scale_to_uint8,
     turn_upright,
 )
 from vitral.errors import ImageError
 
 MAX_PIXELS = 64_000_000
 
+_MAX_WARNINGS = 5
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258
 _TRANSPOSE = {
@@ -92,6 +95,9 @@ def decode(source: Path | bytes, max_pixels: int = MAX_PIXELS) -> DecodedImage:
             # Broken files raise nearly anything in Pillow: OSError, SyntaxError,
             # struct.error, ValueError, IndexError, ZeroDivisionError, MemoryError.
             raise ImageError(f"decoding failed: {one_line(error)}") from error
+    warned = list(dict.fromkeys(warned))
+    if len(warned) > _MAX_WARNINGS:
+        warned[_MAX_WARNINGS:] = [f"Pillow warns of {len(warned)} things"]
     return DecodedImage(image=decoded.image, notes=(*decoded.notes, *warned))
 
 
@@ -171,12 +177,14 @@ def _decode(content: bytes, max_pixels: int) -> DecodedImage:
                 f"the header claims {width} x {height} = {width * height:,} pixels; "
                 f"at most {max_pixels:,} are accepted"
             )
+        refuse_scans(content)
         notes = []
+        # Counting them takes Pillow time that is quadratic in the pages of a TIFF.
         if getattr(opened, "is_animated", False):
-            frames = getattr(opened, "n_frames", 0)
-            notes.append(f"first of {frames} frames or pages used")
+            notes.append("first of several frames or pages used")
         # Pillow rotates a TIFF while loading it and then drops the tag.
         tags = getattr(opened, "tag_v2", {})
+        refuse_scans_in_tiff(content, tags)
         rotated = tags.get(_ORIENTATION_TAG, 1) in _TRANSPOSE
         if deep_files.needs_bands(tags):
             decoded = _describe_raster(deep_files.read_tiff(content, max_pixels))
@@ -213,9 +221,9 @@ def _decode(content: bytes, max_pixels: int) -> DecodedImage:
 
 
 def _scale_to_uint8(image: Image.Image) -> DecodedImage:
-    values = np.asarray(image).astype(np.float64)
+    values = np.array(image)[..., None]
     low, high = float(values.min()), float(values.max())
-    if not np.isfinite(values).all():
+    if not np.isfinite((low, high)).all():
         raise ImageError("the float image holds values that are not finite")
     if image.mode.startswith("I;16"):
         bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE_TAG, (16,))
@@ -228,10 +236,9 @@ def _scale_to_uint8(image: Image.Image) -> DecodedImage:
     else:
         dtype = "float" if image.mode == "F" else "integer"
         note = f"{dtype} grey scaled from its own minimum..maximum"
-    span = high - low or 1.0
-    gray = np.rint((values - low) / span * 255).astype(np.uint8)
-    raster = Raster(values=np.array(image)[..., None], container=(low, high))
-    picture = attach_raster(Image.fromarray(gray).convert("RGB"), raster)
+    gray = Image.fromarray(scale_to_uint8(values, (low, high))[..., 0])
+    raster = Raster(values=values, container=(low, high))
+    picture = attach_raster(gray.convert("RGB"), raster)
     return DecodedImage(image=picture, notes=(note,))
 
 

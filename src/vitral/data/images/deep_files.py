@@ -32,7 +32,9 @@ def is_deep_png(content: bytes) -> bool:
 def read_deep_png(content: bytes) -> Raster:
     """Return the values of a 16-bit PNG with colour."""
     high, low = (_read_bytes(content, order) for order in ("B", "L"))
-    values = (high.astype(np.uint16) << 8) | low
+    values = high.astype(np.uint16)
+    values <<= 8
+    values |= low
     return Raster(values=values, container=(0.0, 65535.0), opacity=values.shape[2] == 4)
 
 
@@ -56,13 +58,14 @@ def needs_bands(tags: Mapping[int, Any]) -> bool:
     photometric, samples = tags.get(262), tags.get(277, 1)
     if photometric in (_CMYK, _YCBCR) or samples == 1:
         return False
-    extra, bits = (_as_tuple(tags.get(number)) for number in (338, 258))
+    extra, bits = (as_tuple(tags.get(number)) for number in (338, 258))
     colours = 3 if photometric == _RGB else 1
     opacity = int(extra[:1] in [(kind,) for kind in _ALPHA])
     return bool(samples > colours + opacity or max(bits, default=1) > 8)
 
 
-def _as_tuple(value: Any) -> tuple[int, ...]:
+def as_tuple(value: Any) -> tuple[int, ...]:
+    """Return the values of a tag, of which Pillow gives one alone as a number."""
     return value if isinstance(value, tuple) else () if value is None else (value,)
 
 
@@ -118,9 +121,9 @@ def container_range(values: np.ndarray) -> ValueRange:
     """
     if values.dtype in (np.uint8, np.uint16):
         return 0.0, float(np.iinfo(values.dtype).max)
-    if not np.isfinite(values).all():
-        raise ImageError("the float image holds values that are not finite")
     low, high = float(values.min()), float(values.max())
+    if not np.isfinite((low, high)).all():  # NaN is the least and the largest
+        raise ImageError("the float image holds values that are not finite")
     top = 1.0 if values.dtype.kind == "f" else 65535.0
     return (0.0, top) if low >= 0 and high <= top else (low, high)
 

@@ -4,11 +4,12 @@ A picture for a person has three channels of 8 bits; beside it stay the values o
 file, which a model scales by one range for its whole data set.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from vitral.errors import ImageError
 ValueRange = tuple[float, float]
 _LUMA = np.array([299, 587, 114]) / 1000
 """Weights of red, green and blue in grey, as Pillow's (ITU-R 601-2)."""
+_BLOCK = 2**20
+"""Values that are scaled at a time, in float64."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,8 +67,11 @@ class Raster:
             return self.on_white().planes(channels, value_range)
         low, high = value_range or self.container
         scale = 255 / (high - low or 1.0)
-        scaled = (self._select(channels).astype(np.float64) - low) * scale
-        planes = np.ascontiguousarray(scaled.transpose(2, 0, 1), np.float32)
+        height, width = self.values.shape[:2]
+        planes = np.empty((channels, height, width), np.float32)
+        for rows in row_blocks(self.values):
+            scaled = (self._select(channels, rows).astype(np.float64) - low) * scale
+            planes[:, rows] = scaled.transpose(2, 0, 1)
         return torch.from_numpy(planes)
 
     def picture(self) -> Image.Image:
@@ -73,24 +79,27 @@ class Raster:
         if self.opacity:
             return self.on_white().picture()
         channels = 3 if self.channels >= 3 else 1
-        low, high = self.container
-        values = self.values[..., :channels].astype(np.float64)
-        scaled = (values - low) / (high - low or 1.0) * 255
-        pixels = np.rint(scaled).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(np.repeat(pixels, 3 // channels, axis=2))
+        pixels = scale_to_uint8(self.values[..., :channels], self.container)
+        if channels == 1:
+            return Image.fromarray(pixels[..., 0]).convert("RGB")
+        return Image.fromarray(pixels)
 
     def on_white(self) -> "Raster":
         """Return the channels before the last, which is their opacity, on white."""
         low, high = self.container
-        opacity = (self.values[..., -1:].astype(np.float64) - low) / (high - low)
         colour = self.values[..., :-1]
-        flat = colour * opacity + high * (1 - opacity)
-        if colour.dtype.kind != "f":
-            flat = np.rint(flat)
-        return Raster(values=flat.astype(colour.dtype), container=self.container)
+        flat = np.empty(colour.shape, colour.dtype)
+        for rows in row_blocks(self.values):
+            share = self.values[rows, :, -1:].astype(np.float64)
+            opacity = (share - low) / (high - low)
+            mixed = colour[rows] * opacity + high * (1 - opacity)
+            flat[rows] = mixed if colour.dtype.kind == "f" else np.rint(mixed)
+        return Raster(values=flat, container=self.container)
 
-    def _select(self, channels: int) -> Shaped[np.ndarray, "height width channels"]:
-        values = self.values
+    def _select(
+        self, channels: int, rows: slice
+    ) -> Shaped[np.ndarray, "rows width channels"]:
+        values = self.values[rows]
         if channels == self.channels:
             return values
         if channels == 3:
@@ -104,6 +113,32 @@ class Raster:
         raise ImageError(
             f"it has {self.channels} channel(s), and the model takes {channels}"
         )
+
+
+def row_blocks(values: Shaped[np.ndarray, "height width channels"]) -> Iterator[slice]:
+    """Yield the rows in parts, so that float64 copies stay small."""
+    height = len(values)
+    step = max(1, _BLOCK * height // max(1, values.size))
+    for start in range(0, height, step):
+        yield slice(start, start + step)
+
+
+def scale_to_uint8(
+    values: Shaped[np.ndarray, "height width channels"], ends: ValueRange
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Return values in 0..255, where `ends` are 0 and 255."""
+    low, high = ends
+
+    def scale(part: np.ndarray) -> np.ndarray:
+        scaled = (part.astype(np.float64) - low) / (high - low or 1.0) * 255
+        return np.rint(scaled).clip(0, 255).astype(np.uint8)
+
+    table = scale(np.arange(2**16)) if values.dtype == np.uint16 else None
+    pixels = np.empty(values.shape, np.uint8)
+    for rows in row_blocks(values):
+        part = values[rows]
+        pixels[rows] = scale(part) if table is None else table[part]
+    return pixels
 
 
 class RasterImage(Image.Image):
