@@ -184,7 +184,7 @@ def test_wrong_fields_are_named():
         ("image_size", (0, 5), "two positive numbers"),
         ("image_size", (5,), "two positive numbers"),
         ("resize", "pad", "'squash' or 'crop'"),
-        ("crop_fraction", 0.0, "above 0 and at most 1"),
+        ("crop_fraction", 0.0, "at least 0.02 and at most 1"),
         ("interpolation", "lanczos", "'nearest', 'bilinear' or 'bicubic'"),
         ("mean", (0.5, float("inf")), "a finite number for each channel"),
         ("std", (0.5, 0.0, 0.5), "a positive number for each channel"),

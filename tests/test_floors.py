@@ -27,7 +27,7 @@ FLOORS = (
         ),
         "nothing of vitral",
     ),
-    (("config_io", "lazy", "validation"), "errors"),
+    (("config_io", "json_file", "lazy", "validation"), "errors"),
     (("layers",), "tensors"),
     (("models", "data"), "models know layers; data knows no model"),
     (

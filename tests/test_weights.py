@@ -499,22 +499,22 @@ def test_heads_that_do_not_divide_the_width(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "sentence"),
+    ("change", "sentence"),
     [
-        ("{", WeightsError, r"config\.json is not readable JSON"),
-        ("[1]", WeightsError, r"config\.json must hold a JSON object"),
-        ({"depht": 2}, ConfigError, "does not hold valid settings.*depht"),
-        ({"depth": "2"}, ConfigError, "valid settings.*expected a whole number.*'2'"),
-        ({"image_size": [48]}, ConfigError, r"settings\.image_size"),
-        ({"image_size": [48, 81]}, ConfigError, "multiple of `patch_size`: got wid"),
-        ({"global_pool": "best"}, ConfigError, "does not hold valid settings.*best"),
-        ({"depth": 3}, WeightsError, r"lacks blocks\.2\..* has nothing that the model"),
-        ({"depth": 1}, WeightsError, r"has blocks\.1\..* that the model has no place"),
-        ({"mlp_dim": 41}, WeightsError, r"tensor blocks\.0\.mlp\.fc1\.weight has sha"),
+        ("{", r"config\.json is not readable JSON"),
+        ("[1]", r"config\.json must hold a JSON object"),
+        ({"depht": 2}, "does not hold valid settings.*depht"),
+        ({"depth": "2"}, "valid settings.*expected a whole number.*'2'"),
+        ({"image_size": [48]}, r"settings\.image_size"),
+        ({"image_size": [48, 81]}, "multiple of `patch_size`: got wid"),
+        ({"global_pool": "best"}, "does not hold valid settings.*best"),
+        ({"depth": 3}, r"lacks blocks\.2\..* has nothing that the model"),
+        ({"depth": 1}, r"has blocks\.1\..* that the model has no place"),
+        ({"mlp_dim": 41}, r"tensor blocks\.0\.mlp\.fc1\.weight has sha"),
     ],
     ids=str,
 )
-def test_config_json_that_is_wrong(tmp_path, change, kind, sentence):
+def test_config_json_that_is_wrong(tmp_path, change, sentence):
     vt.save(tmp_path, tiny_vit(), PREPROCESS)
     file = tmp_path / "config.json"
     if isinstance(change, dict):
@@ -522,7 +522,7 @@ def test_config_json_that_is_wrong(tmp_path, change, kind, sentence):
         about["vitral"]["config"] |= change
         change = json.dumps(about)
     file.write_text(change)
-    with pytest.raises(kind, match=sentence):
+    with pytest.raises(WeightsError, match=sentence):
         vt.load(tmp_path)
 
 
@@ -533,7 +533,7 @@ def test_a_vitral_block_that_is_not_whole(tmp_path, block):
     vt.save(tmp_path, tiny_vit(), PREPROCESS)
     file = tmp_path / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"vitral": block}))
-    with pytest.raises(ConfigError, match=r"config\.json.* `vitral`"):
+    with pytest.raises(WeightsError, match=r"config\.json.* `vitral`"):
         vt.load(tmp_path)
 
 
@@ -544,7 +544,7 @@ def test_a_preprocess_that_is_wrong(tmp_path, change):
     about = json.loads(file.read_text())
     about["vitral"]["preprocess"] |= change
     file.write_text(json.dumps(about))
-    with pytest.raises(ConfigError, match=next(iter(change))):
+    with pytest.raises(WeightsError, match=next(iter(change))):
         vt.load(tmp_path)
 
 

@@ -14,6 +14,9 @@ from cattrs.strategies import configure_union_passthrough
 from vitral.errors import ConfigError
 
 T = TypeVar("T")
+MAX_REASON = 400
+"""Characters of a reason in an error: a stranger's file may hold a text without end."""
+MAX_REASONS = 8
 
 _STRICT = cattrs.Converter(
     forbid_extra_keys=True, prefer_attrib_converters=False, detailed_validation=True
@@ -87,9 +90,10 @@ def from_dict(config_type: type[T], values: Mapping[str, Any], where: str | Path
         if config_error is not None:
             raise ConfigError(f"{where}: {config_error}") from error
         reasons = "; ".join(
-            cattrs.transform_error(
+            reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."
+            for reason in cattrs.transform_error(
                 error, path="settings", format_exception=_format_reason
-            )
+            )[:MAX_REASONS]
         )
         raise ConfigError(
             f"{where} does not hold valid settings: {reasons}. It may come from "
@@ -168,7 +172,10 @@ def result_from_dict(result: type[T], value: dict[str, Any], name: str) -> T:
     try:
         return _CONVERTER.structure(value, result)
     except Exception as error:
-        reasons = "; ".join(cattrs.transform_error(error))
+        reasons = "; ".join(
+            reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."
+            for reason in cattrs.transform_error(error)[:MAX_REASONS]
+        )
         raise ConfigError(
             f"this is not a stored {name} result: {reasons}. Write it again with "
             "`vitral eval`."

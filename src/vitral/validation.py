@@ -72,11 +72,11 @@ def check_fields(config: type, values: dict[str, Any], checks: Checks) -> None:
         is_valid, expected = checks[name]
         try:
             valid = is_valid(value)
-        except TypeError:
+        except (TypeError, ValueError, OverflowError):
             valid = False
         if not valid:
             raise ConfigError(
-                f"`{config.__name__}.{name}` must be {expected}: got {value!r}."
+                f"`{config.__name__}.{name}` must be {expected}: got {_shorten(value)}."
             )
 
 
@@ -93,6 +93,16 @@ def suggestion(
     """Return " Did you mean a or b?", with a leading space; empty if none is near."""
     near = nearest_names(name, names, count, cutoff)
     return f" Did you mean {' or '.join(near)}?" if near else ""
+
+
+def _shorten(value: Any) -> str:
+    """Return a value for a message, which may come from a stranger's file."""
+    if isinstance(value, int) and abs(value) > 10**60:
+        return "a number of more than 60 digits"
+    if isinstance(value, dict | list | tuple) and len(value) > 60:
+        return f"{len(value)} of them"
+    shown = repr(value)
+    return shown if len(shown) <= 200 else f"{shown[:200]}..."
 
 
 def _join_quoted(names: tuple[str, ...]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 from vitral.layers.position import Grid
+from vitral.models.bounds import check_bounds
 from vitral.models.features import Features, Images, PatchMask, Tokens
 
 Size2d = int | tuple[int, int]
@@ -35,6 +36,9 @@ class ModelConfig(ABC):
     """Width of the head; 0 leaves the head out."""
     head_bias: float = 0.0
     """First value of the head's bias; -10 for sigmoid pre-training on many classes."""
+
+    def __post_init__(self) -> None:
+        check_bounds(self)
 
     @property
     def image_hw(self) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from vitral.layers.bottleneck import (
 from vitral.layers.conv import EpsAt, Padding
 from vitral.layers.patch import patch_grid
 from vitral.models.base import Family, require
+from vitral.models.bounds import check_bounds
 from vitral.models.features import Images, PatchMask, Tokens
 from vitral.models.resnet import BackboneConfig
 from vitral.models.vit import FOREIGN_SIZES, SIZES, ViT, ViTConfig
@@ -50,6 +51,7 @@ class HybridConfig(BackboneConfig, ViTConfig):
     """Padding as TensorFlow's SAME."""
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         BackboneConfig.__post_init__(self)
         stride = self.feature_stride
         require(

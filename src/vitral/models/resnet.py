@@ -34,6 +34,7 @@ from vitral.models.base import (
     require_input,
     to_2tuple,
 )
+from vitral.models.bounds import check_bounds
 from vitral.models.features import Features, Images, PatchMask, Tokens
 
 
@@ -103,6 +104,7 @@ class ResNetConfig(BackboneConfig, ModelConfig):
     """Settings of a BiT ResNet."""
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         super().__post_init__()
         require(
             len(self.units) > 0,

@@ -136,6 +136,14 @@ class Task(ABC):
         """
         return dataset
 
+    def check_metadata(self, metadata: Mapping[str, Any], labels: Labels) -> None:
+        """Check what is stored with a model, where it decides answers.
+
+        Raises:
+            WeightsError: a value cannot be one that this task wrote.
+        """
+        return
+
     def claims(self, extra: Mapping[str, Any], num_outputs: int) -> bool:
         """Return whether a model that names no task is one of this task."""
         return False

@@ -63,7 +63,7 @@ def get_task(name: str) -> Task:
             return task
     nearest = " and ".join(nearest_names(name, tasks(), cutoff=0.0))
     raise ConfigError(
-        f"There is no task `{name}`: the nearest are {nearest}. All are "
+        f"There is no task `{name[:60]}`: the nearest are {nearest}. All are "
         f"{', '.join(tasks())}."
     )
 

@@ -1,11 +1,11 @@
 """Resolve a path or a hub id, open its weights and detect their layout."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vitral.errors import ConfigError, WeightsError
+from vitral.json_file import read_object
 from vitral.layers import Grid
 from vitral.weights import file_metadata, hub
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
@@ -107,10 +107,4 @@ def _tensor_files(folder: Path) -> list[Path]:
 def _read_json(file: Path) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{file} is not readable JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise WeightsError(f"{file} must hold a JSON object.")
-    return value
+    return read_object(file, WeightsError, "Take the file that the weights came with.")

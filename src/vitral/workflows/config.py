@@ -4,7 +4,6 @@ A recipe returns a full one, the command line changes fields of it, and the run 
 stores it as config.json. Derived values are not stored.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from vitral import config_io
 from vitral.data import AugmentConfig, MixConfig
 from vitral.errors import ConfigError
+from vitral.json_file import read_object
 from vitral.models import Size2d
 from vitral.tasks import ObjectiveConfig, get_objective, tasks
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
@@ -122,10 +122,4 @@ tasks()  # their objectives must be known before a config is read
 
 def read_config(file: Path) -> TrainConfig:
     """Read the settings in a run's config.json."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} is not readable JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{file} must hold a JSON object: got {values!r}.")
-    return config_io.from_dict(TrainConfig, values, file)
+    return config_io.from_dict(TrainConfig, read_object(file), file)

@@ -7,18 +7,21 @@ or of a clip, as the task averages.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from vitral.atomic_io import write_json
 from vitral.data import BadFile, Batch, Example, Failure
+from vitral.errors import WeightsError
+from vitral.json_file import shorten
 from vitral.tasks import Metric, Result
 from vitral.training.distributed import all_gather, get_rank, get_world_size
 from vitral.workflows.unread import find_unread
 
 Views = Literal["one", "flip", "dihedral"]
+Precision = Literal["fp32", "bf16"]
 
 
 def mean_outputs(outputs: Sequence[Tensor]) -> Tensor:
@@ -32,7 +35,7 @@ class InferenceSpec:
 
     views: Views = "one"
     """Views of each image, which are averaged."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     average: Callable[[Sequence[Tensor]], Tensor] = mean_outputs
     """Average of the outputs of several views."""
 
@@ -42,7 +45,18 @@ class InferenceSpec:
         extra: Mapping[str, Any],
         average: Callable[[Sequence[Tensor]], Tensor] = mean_outputs,
     ) -> "InferenceSpec":
-        """Read the settings that stand in the config.json of a model."""
+        """Read the settings that stand in the config.json of a model.
+
+        Raises:
+            WeightsError: one of them is none of the known words.
+        """
+        for key, known in (("eval_views", Views), ("precision", Precision)):
+            if key in extra and extra[key] not in (words := get_args(known)):
+                raise WeightsError(
+                    f"The model's `{key}` is {shorten(extra[key])}, expected one of "
+                    f"{', '.join(words)}: its config.json was edited. Copy it from "
+                    "where the model was made, or remove the key."
+                )
         return cls(
             views=extra.get("eval_views", "one"),
             precision=extra.get("precision", "fp32"),

@@ -1,6 +1,5 @@
 """`Run`: a trained model with its preprocessing, its classes and its metrics."""
 
-import json
 import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -12,6 +11,7 @@ import torch
 import vitral.weights
 from vitral.data import Preprocess, Readable, Size
 from vitral.errors import ConfigError, WeightsError
+from vitral.json_file import read_object
 from vitral.models import MergeSchedule, VisionModel, set_merge_if_given
 from vitral.progress import unfinished_sentence
 from vitral.tasks import (
@@ -53,9 +53,14 @@ class Run:
         self._load()
         self._require_names()
         num_outputs = self.model.config.num_classes
-        self.task = find_task(self.extra, num_outputs)
         names = self.classes or tuple(str(i) for i in range(num_outputs))
-        self.labels = self.task.load_labels(names, self.extra)
+        try:
+            self.task = find_task(self.extra, num_outputs)
+            self.labels = self.task.load_labels(names, self.extra)
+        except ConfigError as error:
+            raise WeightsError(f"{self._folder}: {error}") from error
+        self.task.check_metadata(self.extra, self.labels)
+        InferenceSpec.from_extra(self.extra)
 
     def _load(self) -> None:
         if vitral.weights.is_exported(self.path):
@@ -117,10 +122,7 @@ class Run:
     def metrics(self) -> dict[str, dict[str, Any]]:
         """Final result of each evaluated split, read from predictions/."""
         folder = self.path / "predictions"
-        return {
-            file.stem: json.loads(file.read_text())
-            for file in sorted(folder.glob("*.json"))
-        }
+        return {file.stem: read_object(file) for file in sorted(folder.glob("*.json"))}
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
@@ -133,8 +135,8 @@ class Run:
         """Return the stored result of a split; None without a readable one."""
         file = self.path / "predictions" / f"{split}.json"
         try:
-            return read_result(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, ConfigError):
+            return read_result(read_object(file))
+        except ConfigError:
             return None
 
     @property

@@ -24,6 +24,7 @@ from vitral.data.images import uint8
 from vitral.data.images.decode import decode, to_rgb
 from vitral.data.images.deep_files import container_range
 from vitral.data.images.geometry import CropBox, Geometry, Size
+from vitral.data.images.preprocess_checks import CHECKS, to_field_value
 from vitral.data.images.raster import Raster, ValueRange, attach_raster, raster_of
 from vitral.data.images.window import (
     PILLOW_FILTER,
@@ -62,34 +63,7 @@ class ImagePreprocess:
     """Values of a file that become 0 and 1, one range for all files of a data set.
     None: those that the file's type promises, 0..255 for 8 bits."""
 
-    CHECKS: ClassVar[Checks] = {
-        "image_size": (
-            lambda size: len(size) == 2 and all(side >= 1 for side in size),
-            "two positive numbers (height, width)",
-        ),
-        "resize": (lambda name: name in ("squash", "crop"), "'squash' or 'crop'"),
-        "crop_fraction": (lambda share: 0 < share <= 1, "above 0 and at most 1"),
-        "interpolation": (
-            lambda name: name in PILLOW_FILTER,
-            "'nearest', 'bilinear' or 'bicubic'",
-        ),
-        "antialias": (lambda flag: isinstance(flag, bool), "true or false"),
-        "mean": (
-            lambda mean: len(mean) > 0 and all(map(math.isfinite, mean)),
-            "a finite number for each channel",
-        ),
-        "std": (
-            lambda std: len(std) > 0 and all(0 < value < math.inf for value in std),
-            "a positive number for each channel",
-        ),
-        "value_range": (
-            lambda ends: (
-                ends is None
-                or (len(ends) == 2 and -math.inf < ends[0] < ends[1] < math.inf)
-            ),
-            "two finite numbers, the lower first, or none",
-        ),
-    }
+    CHECKS: ClassVar[Checks] = CHECKS
     """A predicate for each field, in order, and what it requires."""
 
     def __post_init__(self) -> None:
@@ -283,7 +257,7 @@ class ImagePreprocess:
         Raises:
             ConfigError: a key is unknown or a value is not allowed.
         """
-        plain = {name: _to_field_value(name, value) for name, value in values.items()}
+        plain = {name: to_field_value(name, value) for name, value in values.items()}
         check_fields(cls, plain, cls.CHECKS)
         return plain
 
@@ -327,16 +301,3 @@ def as_rgb(image: Readable) -> Image.Image:
             )
         return to_rgb(Image.fromarray(np.ascontiguousarray(image))).image
     return decode(Path(image) if isinstance(image, str) else image).image
-
-
-def _to_field_value(name: str, value: Any) -> Any:
-    """Convert JSON's lists and integers to the types of the field."""
-    if name in ("image_size", "mean", "std", "value_range") and isinstance(
-        value, list | tuple
-    ):
-        if name == "image_size":
-            return tuple(value)
-        return tuple(float(v) if isinstance(v, int) else v for v in value)
-    if name == "crop_fraction" and isinstance(value, int):
-        return float(value)
-    return value

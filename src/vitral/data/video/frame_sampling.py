@@ -15,6 +15,8 @@ from jaxtyping import Float, Int
 from vitral.validation import Checks, check_fields
 
 SamplingKind = Literal["uniform", "segments", "dense"]
+MAX_FRAMES = 4096
+"""Most frames of a view, and most views of a clip."""
 _TIME_TOLERANCE = 1e-4  # seconds; stamps are rounded to the ticks of their container
 
 
@@ -155,14 +157,14 @@ def _is_number(value: Any) -> bool:
 
 
 _CHECKS: Checks = {
-    "frames": (lambda n: _is_int(n) and n >= 1, "a number of at least 1"),
+    "frames": (lambda n: _is_int(n) and 1 <= n <= MAX_FRAMES, "a number of at least 1"),
     "kind": (
         lambda name: name in ("uniform", "segments", "dense"),
         "'uniform', 'segments' or 'dense'",
     ),
-    "stride": (lambda n: _is_number(n) and n > 0, "a number above 0"),
-    "fps": (lambda n: _is_number(n) and n >= 0, "0 or a number above 0"),
-    "clips": (lambda n: _is_int(n) and n >= 1, "a number of at least 1"),
+    "stride": (lambda n: _is_number(n) and 0 < n < 1e9, "a number above 0"),
+    "fps": (lambda n: _is_number(n) and 0 <= n < 1e9, "0 or a number above 0"),
+    "clips": (lambda n: _is_int(n) and 1 <= n <= MAX_FRAMES, "a number of at least 1"),
     "crops": (lambda n: _is_int(n) and n in (1, 3), "1 or 3"),
     "first": (lambda name: name in ("middle", "start"), "'middle' or 'start'"),
 }

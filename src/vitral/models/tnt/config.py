@@ -8,6 +8,7 @@ from typing import Any
 from vitral.errors import ConfigError
 from vitral.layers import Activation, Grid
 from vitral.models.base import Size2d, find_size, require, require_off, to_2tuple
+from vitral.models.bounds import check_bounds
 from vitral.models.vit import ViTConfig
 
 
@@ -44,6 +45,7 @@ class TNTConfig(ViTConfig):
     """Epsilon of every LayerNorm; torch's own, as in the paper's code."""
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         for pixels, word in zip(self.patch_hw, self.word_hw, strict=True):
             require(
                 0 < word <= pixels and pixels % word == 0,

@@ -92,6 +92,7 @@ class ViTConfig(ModelConfig):
     matches a quarter as often; the sum is the same."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         patch_grid(self.image_hw, self.patch_hw)
         require(
             self.head_dim > 0 or self.embed_dim % self.num_heads == 0,

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from vitral.data.names import join_names
+from vitral.errors import WeightsError
+from vitral.json_file import shorten
 from vitral.tasks.answer import Answer
 from vitral.tasks.base import AnswerContext
 from vitral.tasks.classification.labels import ClassLabels
@@ -36,6 +38,10 @@ class ClassPrediction(Answer):
         }
 
 
+TEMPERATURES = (1e-3, 1e3)
+"""Smallest and largest divisor of logits; fits stay within 1/100 and 100."""
+
+
 def to_probabilities(
     logits: Float[Tensor, "batch classes"], labels: ClassLabels, temperature: float
 ) -> Float[np.ndarray, "batch classes"]:
@@ -57,8 +63,23 @@ def average_logits(
 
 
 def read_temperature(metadata: Mapping[str, Any], labels: ClassLabels) -> float:
-    """Return the divisor of the logits before the softmax; 1 if none was fitted."""
+    """Return the divisor of the logits before the softmax; 1 if none was fitted.
+
+    Raises:
+        WeightsError: it is no temperature: a negative one would reverse the order.
+    """
     value = metadata.get("temperature")
+    low, high = TEMPERATURES
+    if value is not None and (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not low <= value <= high
+    ):
+        raise WeightsError(
+            f"The model's `temperature` is {shorten(value)}, expected a number from "
+            f"{low:g} to {high:g}: its config.json or predictions/val.json was edited. "
+            "Copy it from where the model was made, or remove the key."
+        )
     return 1.0 if value is None or labels.multi_label else float(value)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from vitral.data import Dataset
 from vitral.data.names import canonical_name
-from vitral.errors import DataError
+from vitral.errors import DataError, WeightsError
+from vitral.json_file import shorten
 from vitral.tasks.labels import Labels
 
 PROBLEM_TYPES = {
@@ -37,6 +38,12 @@ class ClassLabels(Labels):
     ) -> "ClassLabels":
         """Read the classes of a stored model, of ours or of Hugging Face."""
         stored = extra.get("multi_label")
+        if stored is not None and not isinstance(stored, bool):
+            raise WeightsError(
+                f"The model's `multi_label` is {shorten(stored)}, expected true or "
+                "false: its config.json was edited. Copy it from where the model was "
+                "made."
+            )
         if stored is None:
             stored = extra.get("problem_type") == PROBLEM_TYPES[True]
         return cls(names=names, multi_label=bool(stored))

@@ -77,6 +77,9 @@ class ClassificationTask(Task):
     def align(self, dataset: Dataset, labels: Labels) -> Dataset:
         return match_classes(labels, dataset)
 
+    def check_metadata(self, metadata: Mapping[str, Any], labels: Labels) -> None:
+        answer.read_temperature(metadata, _class_labels(labels))
+
     def describe(self, labels: Labels) -> str:
         return f"{len(labels.names)} classes"
 

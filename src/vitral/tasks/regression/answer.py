@@ -1,14 +1,16 @@
 """Answers of a regression model: a number a column, with its interval."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
+from vitral.errors import WeightsError
+from vitral.json_file import shorten
 from vitral.tasks.answer import Answer
 from vitral.tasks.base import AnswerContext
-from vitral.tasks.regression.labels import number_labels
+from vitral.tasks.regression.labels import MAX_NUMBER, number_labels
 
 FIELDS = ("value", "low", "high")
 HALF_WIDTH = "interval_half_width"
@@ -42,10 +44,37 @@ def field_names(
     return [field if len(names) == 1 else f"{name}.{field}" for field in fields]
 
 
+def read_half_widths(
+    metadata: Mapping[str, Any], num_columns: int
+) -> tuple[float | None, ...]:
+    """Return the half width of each column's interval; None where none was fitted.
+
+    Raises:
+        WeightsError: they are no half widths, or not one a column.
+    """
+    values = metadata.get(HALF_WIDTH)
+    if values is None:
+        return (None,) * num_columns
+    if (
+        not isinstance(values, list | tuple)
+        or len(values) != num_columns
+        or not all(
+            value is None or (type(value) in (int, float) and 0 <= value <= MAX_NUMBER)
+            for value in values
+        )
+    ):
+        raise WeightsError(
+            f"The model's `{HALF_WIDTH}` is {shorten(values)}, expected {num_columns} "
+            "numbers of 0 or more, or null: its config.json was edited. Copy it from "
+            "where the model was made, or remove the key."
+        )
+    return tuple(None if value is None else float(value) for value in values)
+
+
 def decode(outputs: Tensor, context: AnswerContext) -> list[NumberAnswer]:
     """Return the numbers of each image in the units of the table."""
     labels = number_labels(context.labels)
-    half_widths = tuple(context.metadata.get(HALF_WIDTH) or [None] * len(labels.names))
+    half_widths = read_half_widths(context.metadata, len(labels.names))
     return [
         NumberAnswer(labels.names, tuple(row), half_widths)
         for row in labels.restore(outputs.numpy()).tolist()

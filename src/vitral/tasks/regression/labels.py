@@ -8,8 +8,12 @@ import numpy as np
 from jaxtyping import Float
 
 from vitral.data import Dataset, Example
-from vitral.errors import ConfigError, DataError
+from vitral.errors import ConfigError, DataError, WeightsError
+from vitral.json_file import shorten
 from vitral.tasks.labels import Labels
+
+MAX_NUMBER = 1e100
+"""Largest mean or deviation that is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +52,17 @@ def load_labels(names: tuple[str, ...], extra: Mapping[str, Any]) -> NumberLabel
     Raises:
         ConfigError: there is no mean and deviation for each output.
     """
-    mean = tuple(map(float, extra.get("target_mean") or [0.0] * len(names)))
-    std = tuple(map(float, extra.get("target_std") or [1.0] * len(mean)))
+    mean, std = (0.0,) * len(names), (1.0,) * len(names)
+    if "target_mean" in extra:
+        mean = _read_numbers("target_mean", extra)
+        std = (1.0,) * len(mean)
+    if "target_std" in extra:
+        std = _read_numbers("target_std", extra)
+    if min(std, default=1.0) <= 0:
+        raise WeightsError(
+            f"The model's `target_std` is {shorten(list(std))}, expected numbers above "
+            "0: its config.json was edited. Copy it from where the model was made."
+        )
     if len(mean) != len(std) or (names and len(mean) != len(names)):
         raise ConfigError(
             f"The model has {len(names)} outputs, but {len(mean)} `target_mean` and "
@@ -57,6 +70,21 @@ def load_labels(names: tuple[str, ...], extra: Mapping[str, Any]) -> NumberLabel
             "from where it was made."
         )
     return NumberLabels(names=names, mean=mean, std=std)
+
+
+def _read_numbers(key: str, extra: Mapping[str, Any]) -> tuple[float, ...]:
+    """Return the numbers of a key; empty without it."""
+    values = extra.get(key)
+    if values is None:
+        return ()
+    if not isinstance(values, list | tuple) or not all(
+        type(value) in (int, float) and abs(value) <= MAX_NUMBER for value in values
+    ):
+        raise WeightsError(
+            f"The model's `{key}` is {shorten(values)}, expected a list of numbers: "
+            "its config.json was edited. Copy it from where the model was made."
+        )
+    return tuple(map(float, values))
 
 
 def measure_labels(dataset: Dataset, names: tuple[str, ...]) -> NumberLabels:

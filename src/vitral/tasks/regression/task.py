@@ -16,7 +16,12 @@ from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.presentation import Presentation
 from vitral.tasks.probe import ProbeInput, ProbeSettings
 from vitral.tasks.regression import labels as outputs_of
-from vitral.tasks.regression.answer import HALF_WIDTH, decode, field_names
+from vitral.tasks.regression.answer import (
+    HALF_WIDTH,
+    decode,
+    field_names,
+    read_half_widths,
+)
 from vitral.tasks.regression.metric import NumberMetric
 from vitral.tasks.regression.objective import NumberLoss, RegressionConfig
 from vitral.tasks.regression.presentation import present_numbers
@@ -74,6 +79,9 @@ class RegressionTask(Task):
                 f"{', '.join(columns)}: name a column for each with `--target`."
             )
         return dataset
+
+    def check_metadata(self, metadata: Mapping[str, Any], labels: Labels) -> None:
+        read_half_widths(metadata, len(labels.names))
 
     def claims(self, extra: Mapping[str, Any], num_outputs: int) -> bool:
         if extra.get("problem_type"):

@@ -13,6 +13,7 @@ import vitral.models
 from vitral import config_io
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
+from vitral.json_file import parse_json
 from vitral.models import ModelConfig
 from vitral.version import __version__
 from vitral.weights.exported.model import ExportedGraph, ExportedModel
@@ -64,7 +65,7 @@ class Metadata:
     def from_json(cls, text: str, where: Path) -> "Metadata":
         """Read the text of `to_json`."""
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             family = vitral.models.families()[values.pop("family")]
             fields = family.rename_fields(values.pop("config"))
             config = config_io.from_dict(family.config, fields, where)

@@ -5,7 +5,7 @@ folder where it can express the model. The block "vitral" holds the exact settin
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from vitral import config_io
 from vitral.atomic_io import make_folder, write_atomic, write_json
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
-from vitral.models import ModelConfig, VisionModel
+from vitral.json_file import check_schema, shorten
+from vitral.models import ModelConfig, VisionModel, ViTConfig
+from vitral.models.bounds import MAX_PATCHES
 from vitral.models.meta_init import meta_init
 from vitral.weights import file_metadata
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
@@ -39,6 +41,17 @@ RESERVED_KEYS = (
     "timm",
 )
 """Keys of the "vitral" block that callers may not use in `extra`."""
+BLOCK = {
+    "family": str,
+    "classes": [str],
+    "model": (str, None),
+    "weights": (str, None),
+    "step": int,
+    "task": str,
+    "problem_type": (str, None),
+    "objective": (str, None),
+}
+"""Types of the keys that are read; a task checks its own."""
 
 
 def detect(opened: LayoutInput) -> bool:
@@ -53,10 +66,50 @@ def read(opened: LayoutInput) -> WeightsSource:
     parts = block if isinstance(block, dict) else {}
     for name in ("config", "preprocess"):
         if not isinstance(parts.get(name), dict):
-            raise ConfigError(
+            raise WeightsError(
                 f"{file}: its block `vitral` has no object `{name}`. It was edited, or "
                 "comes from another version of vitral: save the model again."
             )
+    check_schema(file, parts, BLOCK, WeightsError)
+    _check_names(file, parts.get("classes", ()))
+    try:
+        config, preprocess = _read_settings(file, parts)
+    except ConfigError as error:
+        where = "" if str(file) in str(error) else f"{file}: "
+        raise WeightsError(f"{where}{error}") from error
+    num_tensors = len(opened.file.names())
+    if config.num_blocks > num_tensors:
+        name = "depth" if isinstance(config, ViTConfig) else "units"
+        raise WeightsError(
+            f"{file}: `{name}` asks for {config.num_blocks} blocks, but there are only "
+            f"{num_tensors} tensors in {opened.path.name}. One of the two belongs to "
+            "another model: copy both from where it was made."
+        )
+    return opened.source(
+        LAYOUT.title,
+        config,
+        mappings(config),
+        preprocess,
+        classes=tuple(parts.get("classes", ())),
+        extra={key: value for key, value in parts.items() if key not in RESERVED_KEYS},
+    )
+
+
+def _check_names(file: Path, names: Sequence[str]) -> None:
+    for name in names:
+        # A lone surrogate cannot be printed or written.
+        if not name or (
+            not name.isascii() and name != name.encode("utf-8", "replace").decode()
+        ):
+            raise WeightsError(
+                f"{file}: `classes` holds {shorten(name)}, expected names of Unicode "
+                "characters. It was edited: copy it from where the model was made."
+            )
+
+
+def _read_settings(
+    file: Path, parts: Mapping[str, Any]
+) -> tuple[ModelConfig, Preprocess]:
     families = vitral.models.families()
     family = parts.get("family", "vit")
     if family not in families:
@@ -66,14 +119,12 @@ def read(opened: LayoutInput) -> WeightsSource:
         )
     fields = families[family].rename_fields(parts["config"])
     config = config_io.from_dict(families[family].config, fields, file)
-    return opened.source(
-        LAYOUT.title,
-        config,
-        mappings(config),
-        Preprocess.from_dict(parts["preprocess"]),
-        classes=tuple(parts.get("classes", ())),
-        extra={key: value for key, value in parts.items() if key not in RESERVED_KEYS},
-    )
+    if config.num_patches > MAX_PATCHES:
+        raise ConfigError(
+            f"`image_size` and `patch_size` make {config.num_patches:,} patches, and "
+            f"at most {MAX_PATCHES:,} are read."
+        )
+    return config, Preprocess.from_dict(parts["preprocess"])
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:
