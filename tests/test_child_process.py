@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from photos import make_photos
+import vitral as vt
+from photos import CLASSES, make_photos
 from vitral.child_process import get_process_context, start_python
+from vitral.data import Preprocess
+from vitral.models import build_model, get_config
 
 SOURCE = Path(__file__).parents[1] / "src" / "vitral"
 MODULES = ("json", "runpy", "random", "torch", "numpy", "selectors", "tempfile")
@@ -141,6 +144,33 @@ def test_ctrl_c_while_workers_start(delay: float, tmp_path: Path):
     assert "Traceback" not in text
     assert "--resume" in text
     assert _group(process.pid) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ctrl_c_while_workers_of_a_prediction_start(tmp_path: Path):
+    """They are told apart from a training's: nothing finishes a step for them."""
+    photos = make_photos(tmp_path / "photos")
+    model = tmp_path / "model"
+    config = get_config("vit_mu8", {"image_size": (32, 48), "num_classes": 3})
+    preprocess = Preprocess(image_size=(32, 48))
+    vt.save(model, build_model(config), preprocess, classes=CLASSES)
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-P", "-m", "vitral", "predict", str(model)),
+            *(str(photos), "--out", str(tmp_path / "out"), "-j", "2"),
+        ],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not _children(process.pid, b"forkserver") and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 130, text
+    assert text.strip() == "vitral predict: stopped by the keyboard."
 
 
 def _children(group: int, word: bytes) -> list[int]:

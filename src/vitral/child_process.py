@@ -71,6 +71,21 @@ def get_process_context(
     return forkserver
 
 
+@contextlib.contextmanager
+def end_children_on_interrupt() -> Iterator[None]:
+    """End the processes that were started inside when Ctrl-C arrives inside."""
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    except KeyboardInterrupt:
+        started = set(multiprocessing.active_children()) - before
+        for process in started:
+            process.kill()
+        for process in started:
+            process.join()
+        raise
+
+
 class _SpawnProcess(context.SpawnProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
@@ -87,8 +102,18 @@ if hasattr(context, "ForkServerContext"):
     class _ForkServerProcess(context.ForkServerProcess):
         @staticmethod
         def _Popen(process_obj: Any) -> Any:
-            with _safe_path(), _block_interrupt():
-                return context.ForkServerProcess._Popen(process_obj)
+            popen = None
+            try:
+                with _safe_path(), _block_interrupt():
+                    popen = context.ForkServerProcess._Popen(process_obj)
+            except KeyboardInterrupt:
+                # Nobody knows the process yet, and it would print a traceback: what
+                # it was sent ends with this process.
+                if popen is not None:
+                    os.kill(popen.pid, signal.SIGKILL)
+                    popen.wait()
+                raise
+            return popen
 
     class _ForkServerContext(context.ForkServerContext):
         Process = _ForkServerProcess

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vitral.child_process import get_process_context
+from vitral.child_process import end_children_on_interrupt, get_process_context
 from vitral.errors import ConfigError, VitralError
 
 T = TypeVar("T", covariant=True)
@@ -118,7 +118,8 @@ class Workers(Generic[T]):
         try:
             ForkingPickler.dumps(head)  # a worker's queue would not report the error
             if not self._started:
-                iterator = iter(self._loader)
+                with end_children_on_interrupt():
+                    iterator = iter(self._loader)
                 self._started = True
                 return iterator
         except Exception as error:
