@@ -156,7 +156,7 @@ def test_workers_and_device_are_arguments(photos, tmp_path, monkeypatch):
         (["--model", "vit_q16"], 2, "Unknown model `vit_q16`. The nearest names are"),
         (["--recipe", "vit.finetun"], 2, "Unknown recipe `vit.finetun`. The nearest"),
         (["--image-size", "30", "48"], 2, "multiple of `patch_size`: got height 30"),
-        (["--batch-size", "0"], 2, "`batch_size` must be above 0: got 0"),
+        (["--batch-size", "0"], 2, "`--batch-size` must be above 0: got 0"),
         (["--set", "depth"], 2, "`--set depth` must be FIELD=VALUE"),
         (["--set", "depth=[1,2]"], 2, "must be one number, true, false, null or a"),
         (["--set", "depht=3"], 2, "no setting `depht`"),

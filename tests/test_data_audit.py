@@ -94,13 +94,20 @@ def test_more_than_one_percent_is_refused_with_the_first_five(root):
         data.check(dataset)
     assert str(caught.value).count("the file is empty (0 bytes)") == 5
     assert "Repair or remove" in str(caught.value)
+    assert "raise `max_bad`" in str(caught.value)
     assert len(data.check(dataset, max_bad=0.1).bad) == 7
+    # Above 1 it is a number of files.
+    assert len(data.check(dataset, max_bad=7).bad) == 7
+    with pytest.raises(DataError, match="more than the 6 that are accepted"):
+        data.check(dataset, max_bad=6)
+    with pytest.raises(DataError, match=r"more than the 5.5% that is accepted"):
+        data.check(dataset, max_bad=0.055)
 
 
 def test_a_train_split_without_a_readable_image_is_refused(root):
     for path in (root / "train").rglob("*.png"):
         path.write_bytes(b"")
-    with pytest.raises(DataError, match="60 of 120 images cannot be decoded"):
+    with pytest.raises(DataError, match="60 of 120 images cannot be decoded, and none"):
         data.check(data.open(root), max_bad=0.9)
 
 

@@ -120,11 +120,21 @@ def test_more_than_the_accepted_share_ends_the_run(split, data, tmp_path, monkey
     with pytest.raises(DataError, match=pattern) as caught:
         train(config_for(data), tmp_path / "run", runtime=CPU)
     assert caught.value.exit_code == 3
-    assert "--resume" in str(caught.value)
+    assert "with `resume=True`, or raise `max_bad` in a new" in str(caught.value)
     if split == "test":  # the model and the honest numbers are there
         run = open_run(tmp_path / "run")
         assert run.result("test").n == COUNTS["test"]
         assert (run.path / "report.html").is_file()
+
+
+@pytest.mark.parametrize("max_bad", [0.05, 6])
+def test_what_is_accepted_is_a_share_or_a_number(max_bad, data, tmp_path, monkeypatch):
+    gone = sorted((data / "val" / "c0").glob("*.png"))[:6]
+    break_after_audit(monkeypatch, gone)
+    config = replace(config_for(data), max_bad=float(max_bad))
+    run = train(config, tmp_path / "run", runtime=CPU)
+    assert run.result("val").n == COUNTS["val"]
+    assert run.result("val").n_unreadable == 6
 
 
 def test_an_audit_of_a_sample_hides_nothing(data, tmp_path, monkeypatch):

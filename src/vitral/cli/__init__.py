@@ -74,7 +74,10 @@ def _run_verb(verb: str, argv: list[str]) -> int:
         name = verb.replace("-", "_")
         importlib.import_module(f"vitral.cli.verbs.{name}").run(argv)
     except VitralError as error:
-        print(f"vitral {verb}: {escape_controls(str(error))}", file=sys.stderr)
+        from vitral.cli.error_text import flags_of, name_flags
+
+        text = name_flags(str(error), flags_of(verb))
+        print(f"vitral {verb}: {escape_controls(text)}", file=sys.stderr)
         return error.exit_code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 2

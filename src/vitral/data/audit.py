@@ -24,6 +24,16 @@ from vitral.data.pixel_values import (
 from vitral.errors import DataError, ImageError
 
 MAX_BAD = 0.01
+"""Share of the files that a run accepts to be unreadable."""
+
+
+def accepted_bad(max_bad: int | float, count: int) -> int | float:
+    """Return how many of `count` files may be unreadable.
+
+    Args:
+        max_bad: a share of them up to 1, above 1 their number.
+    """
+    return max_bad * count if max_bad <= 1 else max_bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +83,17 @@ class _Decoded:
 
 
 def check(
-    dataset: Dataset, workers: int = 0, full: bool = True, max_bad: float = MAX_BAD
+    dataset: Dataset,
+    workers: int = 0,
+    full: bool = True,
+    max_bad: int | float = MAX_BAD,
 ) -> Audit:
     """Decode the examples once and collect their problems.
 
     Args:
         workers: number of threads; 0 and 1 decode sequentially.
         full: False checks up to 1,000 examples, evenly spaced.
-        max_bad: largest accepted fraction of undecodable files.
+        max_bad: accepted share of undecodable files, above 1 their number.
 
     Raises:
         DataError: more than `max_bad` of the files cannot be decoded, or none of
@@ -151,18 +164,26 @@ def _decode_examples(
 
 
 def _require_few_bad(
-    dataset: Dataset, bad: tuple[BadFile, ...], count: int, max_bad: float
+    dataset: Dataset, bad: tuple[BadFile, ...], count: int, max_bad: int | float
 ) -> None:
     train = [example.id for example in dataset.examples if example.split == "train"]
     train_lost = bool(train) and set(train) <= {item.path for item in bad}
-    if len(bad) <= max_bad * count and not train_lost:
-        return
     listed = "; ".join(f"{item.path}: {item.reason}" for item in bad[:5])
-    raise DataError(
-        f"{dataset.root}: {len(bad)} of {count} {dataset.kind} cannot be decoded, "
-        f"more than the {max_bad:.0%} that is accepted. The first: {listed}. "
-        "Repair or remove them, or raise the share that is accepted."
-    )
+    found = f"{dataset.root}: {len(bad)} of {count} {dataset.kind} cannot be decoded"
+    if train_lost:
+        raise DataError(
+            f"{found}, and none of train can. The first: {listed}. Repair them, or add "
+            f"{dataset.kind}."
+        )
+    if len(bad) > accepted_bad(max_bad, count):
+        raise DataError(
+            f"{found}, more than the {_accepted_text(max_bad)} accepted. The first: "
+            f"{listed}. Repair or remove them, or raise `max_bad`."
+        )
+
+
+def _accepted_text(max_bad: int | float) -> str:
+    return f"{max_bad:g} that are" if max_bad > 1 else f"{100 * max_bad:.3g}% that is"
 
 
 def _find_duplicates(results: list[_Decoded]) -> list[Duplicates]:
@@ -205,23 +226,23 @@ def _summarize(
 
 
 def require_few_unread(
-    failures: Sequence[tuple[str, str]], count: int, max_bad: float
+    failures: Sequence[tuple[str, str]], count: int, max_bad: int | float
 ) -> None:
     """Refuse a split of which too many images became unreadable.
 
     Args:
         failures: name and reason of each.
         count: images of the split.
-        max_bad: largest accepted fraction.
+        max_bad: accepted share, above 1 the accepted number.
 
     Raises:
         DataError: there are more; the message lists the first five.
     """
-    if len(failures) <= max_bad * count:
+    if len(failures) <= accepted_bad(max_bad, count):
         return
     listed = "; ".join(f"{name}: {reason}" for name, reason in failures[:5])
     raise DataError(
         f"{len(failures)} of {count} images can no longer be read, more than the "
-        f"{max_bad:.0%} that is accepted. The first: {listed}. Bring the files back "
-        "and run the same command with --resume."
+        f"{_accepted_text(max_bad)} accepted. The first: {listed}. Bring the files "
+        "back and go on with `resume=True`, or raise `max_bad` in a new run."
     )

@@ -21,6 +21,8 @@ class MonitorContext:
     batch_size: int
     device: torch.device
     bf16: bool
+    max_bad: float
+    """Share of a split that may be unreadable, above 1 its number."""
 
 
 class Monitor(ABC):

@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from vitral import config_io
 from vitral.data import AugmentConfig, MixConfig
+from vitral.data.audit import MAX_BAD
 from vitral.errors import ConfigError
 from vitral.json_file import read_object
 from vitral.models import Size2d
 from vitral.tasks import ObjectiveConfig, get_objective, tasks
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
-from vitral.validation import above_zero
+from vitral.validation import above_zero, not_negative
 
 Plain = int | float | str | bool | None | tuple[int, ...]
 
@@ -38,6 +39,9 @@ class TrainConfig:
     group_by: str = ""
     """Group of images that no split may divide: `folder`, a regular expression on the
     path, or a column of the table; empty for none."""
+    max_bad: float = MAX_BAD
+    """Share of the images that may be unreadable, in all and in each split; above 1
+    their number."""
     recipe: str = ""
     """Recipe that these settings started from; empty for none."""
     expected: str = ""
@@ -91,6 +95,7 @@ class TrainConfig:
                 "`--model NAME` to train one from scratch."
             )
         above_zero(batch_size=self.batch_size, epochs=self.epochs)
+        not_negative(max_bad=self.max_bad)
         if self.cache and self.freeze < 0:
             raise ConfigError(
                 "`--cache` keeps the output of frozen blocks: say how many with "
@@ -113,7 +118,7 @@ class TrainConfig:
             )
 
 
-VOLATILE = ("expected", "task")
+VOLATILE = ("expected", "max_bad", "task")
 """Fields that may differ when a run resumes, since they change no result of it: the
 objective says the task. Device and workers change none either, and are no settings."""
 

@@ -136,10 +136,14 @@ def open_run_data(run: Run, objective: ObjectiveConfig | None = None) -> Dataset
     return open_split_data(config, run.path / "split.csv", run.preprocess.kind)
 
 
-def audit_dataset(dataset: Dataset, split_file: Path, workers: int) -> Audit:
+def audit_dataset(
+    dataset: Dataset, split_file: Path, workers: int, max_bad: float
+) -> Audit:
     """Decode every image once, and save the split unless an earlier start did."""
     full = len(dataset.examples) <= MAX_FULL_AUDIT_IMAGES
-    audit = vitral.data.check(dataset, workers=max(workers, 2), full=full)
+    audit = vitral.data.check(
+        dataset, workers=max(workers, 2), full=full, max_bad=max_bad
+    )
     if not split_file.is_file():
         save(dataset, split_file)
     return audit

@@ -1,11 +1,12 @@
 """`vitral data check DIR` and `vitral data split DIR`: look before you train."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitral.cli.parser import Parser
 from vitral.cli.task_flags import read_objective
-from vitral.errors import ConfigError
+from vitral.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import vitral.data
@@ -38,6 +39,12 @@ def make_parser() -> Parser:
     parser.add("--seed", 0, "of the split")
     parser.add("--task NAME", "", "what is learned; empty: what the data says")
     parser.add("--target COLUMN", [str], "columns of numbers to learn")
+    parser.add(
+        "--max-bad SHARE",
+        1.0,
+        "share of unreadable files above which it exits with 3; above 1 their number",
+        modes="check",
+    )
     parser.add("--clips", False, "a folder of frames is one clip")
     return parser
 
@@ -47,6 +54,7 @@ def run(argv: list[str]) -> None:
     parser = make_parser()
     args = parser.parse(argv)
     parser.require_read("vitral data", args.action)
+    parser.require_read("", args.action)
     from vitral.data.split import save
     from vitral.workflows.dataset import SplitRequest, describe_labels, open_for_task
     from vitral.workflows.resolve_task import fitting_objective
@@ -79,11 +87,12 @@ def run(argv: list[str]) -> None:
     flags = f" --task {args.task}" if args.task else ""
     if args.target:
         flags += f" --target {' '.join(args.target)}"
-    _check(dataset, args.data + flags)
+    _check(dataset, args.data + flags, args.max_bad)
 
 
-def _check(dataset: "vitral.data.Dataset", name: str) -> None:
+def _check(dataset: "vitral.data.Dataset", name: str, max_bad: float) -> None:
     import vitral.data
+    from vitral.data.audit import MAX_BAD, accepted_bad
 
     audit = vitral.data.check(dataset, workers=2, max_bad=1.0)
     for left in dataset.ignored:
@@ -102,4 +111,11 @@ def _check(dataset: "vitral.data.Dataset", name: str) -> None:
         f"{size.height} x {size.width} pixels"
     )
     model = " --model timesformer_ti16" if dataset.kind == "clips" else ""
-    print(f"next: vitral train {name}{model} --out runs/NAME")
+    share = len(audit.bad) / audit.decoded
+    accepted = f" --max-bad {math.ceil(share * 100) / 100}" if share > MAX_BAD else ""
+    print(f"next: vitral train {name}{model}{accepted} --out runs/NAME")
+    if len(audit.bad) > accepted_bad(max_bad, audit.decoded):
+        raise DataError(
+            f"{len(audit.bad)} of {audit.decoded} {dataset.kind} are unreadable, more "
+            f"than `--max-bad {max_bad:g}` accepts: repair or remove them."
+        )

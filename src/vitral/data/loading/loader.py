@@ -88,7 +88,7 @@ class Loader:
     mix: MixConfig | None = None
     """Mixup and CutMix. None: neither."""
     max_bad: float = 1.0
-    """Largest fraction of the examples that may be dropped."""
+    """Share of the examples that may be dropped, above 1 their number."""
     timeout: float = 300.0
     """Seconds that workers may take for one batch. 0: no limit."""
 

@@ -51,6 +51,8 @@ class FeatureMonitor(Monitor):
     batch_size: int
     device: torch.device
     bf16: bool
+    max_bad: float = MAX_BAD
+    """Share of a split that may be unreadable, above 1 its number."""
 
     def evaluate(self, objective: nn.Module, model: VisionModel) -> dict[str, float]:
         """Return the loss on val, and the accuracy of neighbours if there is one."""
@@ -111,7 +113,7 @@ class FeatureMonitor(Monitor):
                 f"None of the images of {split} can be decoded, so there is no loss: "
                 "run `vitral data check`."
             )
-        require_few_unread(loader.failures, len(loader.examples), MAX_BAD)
+        require_few_unread(loader.failures, len(loader.examples), self.max_bad)
         return total / images, images
 
     def _run_knn(self, model: VisionModel, split: str) -> Probe | None:

@@ -100,6 +100,7 @@ class RepresentationTask(Task):
             batch_size=context.batch_size,
             device=context.device,
             bf16=context.bf16,
+            max_bad=context.max_bad,
         )
 
     def decode(self, outputs: Tensor, context: AnswerContext) -> list[Answer]:

@@ -14,7 +14,7 @@ import vitral.weights
 from vitral import config_io
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Preprocess, Size
-from vitral.data.audit import MAX_BAD, require_few_unread
+from vitral.data.audit import require_few_unread
 from vitral.models import (
     ModelConfig,
     VisionModel,
@@ -123,6 +123,7 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
             batch_size=config.batch_size,
             device=session.device,
             bf16=loop.precision == "bf16",
+            max_bad=config.max_bad,
         )
         monitor = task.make_monitor(context)
     return RunParts(
@@ -281,7 +282,7 @@ def _make_evaluate(
         metric = task.metric(labels)
         unread = measure_split(module, loader, metric, device=device, spec=spec)
         failures = [(file.path, file.reason) for file in unread]
-        require_few_unread(failures, len(loader.examples), MAX_BAD)
+        require_few_unread(failures, len(loader.examples), config.max_bad)
         return metric.result((*bad, *unread)).monitor_values()
 
     return evaluate

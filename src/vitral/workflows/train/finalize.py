@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vitral.data import Audit, BadFile
-from vitral.data.audit import MAX_BAD, require_few_unread
+from vitral.data.audit import require_few_unread
 from vitral.progress import PROGRESS_FILE
 from vitral.training import MetricsLog
 from vitral.training.distributed import SilentLog, get_rank
@@ -69,7 +69,8 @@ def finalize(
     shutil.rmtree(out / "cache", ignore_errors=True)
     for split, files in unread.items():
         failures = [(file.path, file.reason) for file in files]
-        require_few_unread(failures, len(dataset.select(split)), MAX_BAD)
+        count = len(dataset.select(split))
+        require_few_unread(failures, count, plan.config.max_bad)
 
 
 def _evaluate_answers(

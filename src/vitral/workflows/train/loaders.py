@@ -13,7 +13,7 @@ from vitral.data import (
     split_loader,
     training_transform,
 )
-from vitral.data.audit import MAX_BAD
+from vitral.data.audit import accepted_bad
 from vitral.models import VisionModel
 from vitral.training.distributed import (
     RankSlice,
@@ -83,9 +83,11 @@ def train_loader(
     Args:
         transform: of `build_transform`; None for images of one size.
     """
+    examples = dataset.select("train")
+    accepted = accepted_bad(config.max_bad, len(examples)) / max(len(examples), 1)
     return Loader(
         dataset=dataset,
-        examples=dataset.select("train"),
+        examples=examples,
         transform=transform
         or training_transform(config.augment, preprocess, config.seed),
         batch_size=config.batch_size,
@@ -94,7 +96,7 @@ def train_loader(
         repeats=config.augment.repeats,
         workers=workers,
         # Of several ranks each sees a part.
-        max_bad=MAX_BAD / get_world_size(),
+        max_bad=min(accepted / get_world_size(), 1.0),
         mix=config.mix if config.mix.mixup or config.mix.cutmix else None,
     )
 

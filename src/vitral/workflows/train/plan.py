@@ -57,7 +57,7 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
     source = read(config.weights) if config.weights else None
     model = resolve_model_config(config, len(labels.names), source)
     audit = broadcast_from_rank_zero(
-        lambda: audit_dataset(dataset, split_file, runtime.workers)
+        lambda: audit_dataset(dataset, split_file, runtime.workers, config.max_bad)
     )
     contents = broadcast_from_rank_zero(lambda: check_contents(audit, session))
     pixels = broadcast_from_rank_zero(
