@@ -323,7 +323,12 @@ def test_real_features_of_a_tiny_model(tmp_path, capsys):
     [
         (["w"], 2, "Give weights and data"),
         (["w", "d", "--protocol", "magic"], 2, "invalid choice: 'magic'"),
-        (["w", "d", "--seeds", "0", "0", "1"], 2, "three different draws or more"),
+        (
+            ["w", "d", "--seeds", "0", "0", "1"],
+            2,
+            "as in `--seeds 0 1 2`: got 2 (0 0 1)",
+        ),
+        (["w", "d", "--seeds", "3"], 2, "as in `--seeds 0 1 2`: got 1 (3)."),
         (["w", "w", "d"], 2, "The same weights are given twice"),
         (["w", "d", "--protocl", "knn"], 2, "Did you mean --protocol"),
         (

@@ -240,8 +240,9 @@ def _check(
         )
     if len(set(seeds)) < 3 or len(set(seeds)) < len(seeds):
         raise ConfigError(
-            "`--seeds` draws the subsets, and the noise is measured by three different "
-            f"draws or more: got {' '.join(map(str, seeds)) or 'none'}."
+            "`--seeds` names the draws of the subsets, and the noise is measured by three "
+            "different ones or more, as in `--seeds 0 1 2`: got "
+            f"{len(set(seeds))} ({' '.join(map(str, seeds)) or 'none'})."
         )
     if len(set(weights)) < len(weights):
         raise ConfigError("The same weights are given twice: give each once.")
