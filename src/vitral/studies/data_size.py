@@ -240,8 +240,8 @@ def _check(
         )
     if len(set(seeds)) < 3 or len(set(seeds)) < len(seeds):
         raise ConfigError(
-            "`--seeds` names the draws of the subsets, and the noise is measured by three "
-            "different ones or more, as in `--seeds 0 1 2`: got "
+            "`--seeds` names the draws of the subsets, and three or more different "
+            "ones measure the noise, as in `--seeds 0 1 2`: got "
             f"{len(set(seeds))} ({' '.join(map(str, seeds)) or 'none'})."
         )
     if len(set(weights)) < len(weights):
