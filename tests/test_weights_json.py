@@ -14,6 +14,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 from timm.models import VisionTransformer
+from timm.models._hub import save_for_hf
 
 import vitral as vt
 from helpers import assert_near, images, randomise
@@ -238,3 +239,31 @@ def test_labels_by_number_are_names(tmp_path):
     source = vt.weights.read(tmp_path)
     assert source.classes == ()
     assert any("2 `label_names` left out" in note for note in source.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("vit_tiny_r_s16_p8_224", {"embed_dim": 24, "num_heads": 3, "img_size": 64}),
+        ("vit_small_r26_s32_224", {"embed_dim": 24, "num_heads": 3, "img_size": 64}),
+        ("deit_tiny_distilled_patch16_224", {"depth": 1}),
+        ("vit_base_patch16_siglip_gap_224", {"embed_dim": 24, "num_heads": 3}),
+        ("resnetv2_50x1_bit", {"stem_chs": 32, "channels": [128, 256]}),
+        ("tnt_s_patch16_224", {}),
+    ],
+)
+def test_folders_that_timm_writes_load(tmp_path, name, changes):
+    changes |= {} if name.startswith(("res", "deit")) else {"depth": 1}
+    theirs = timm.create_model(name, num_classes=3, **changes)
+    randomise(theirs)
+    theirs = theirs.double().eval()
+    # Arguments that every architecture has are written too.
+    arguments = {**changes, "in_chans": 3}
+    save_for_hf(theirs, tmp_path, model_args=arguments)
+    height, width = vt.load(tmp_path).preprocess.image_size
+    image = images(2, height, width)
+    with torch.no_grad():
+        assert_near(vt.load(tmp_path).model(image), theirs(image), 1e-8)
+    edit(tmp_path / "config.json", ("model_args", "in_chans"), 5)
+    with pytest.raises(WeightsError, match=r"model_args\.in_chans` is 5, but the"):
+        vt.load(tmp_path)

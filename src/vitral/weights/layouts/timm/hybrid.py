@@ -31,6 +31,11 @@ def stride(opened: LayoutInput) -> int:
     return total_stride(_units(opened))
 
 
+def in_chans(opened: LayoutInput) -> int:
+    """Return the channels of an image."""
+    return opened.shape(_stem(_units(opened)), 4)[1]
+
+
 def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
     """Infer the settings of the hybrid.
 
@@ -39,9 +44,9 @@ def read_config(opened: LayoutInput, encoder: ViTConfig) -> HybridConfig:
     """
     units = _units(opened)
     stem = _stem(units)
-    width, chans, *_ = opened.shape(stem, 4)
+    width = opened.shape(stem, 4)[0]
     return HybridConfig(
-        **{**vars(encoder), "in_chans": chans},
+        **vars(encoder),
         units=units,
         group_norm_eps=NUMERICS.group_norm_eps,
         std_eps=NUMERICS.std_eps,

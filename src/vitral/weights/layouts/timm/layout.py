@@ -82,6 +82,8 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
     """
     file = opened.file
     width, chans, *cells = opened.shape("patch_embed.proj.weight", 4)
+    if hybrid.detect(opened):
+        chans = hybrid.in_chans(opened)
     patch = [side * cell for side in cells]
     depth = opened.count_blocks(r"blocks\.(\d+)\.")
     fc1 = opened.shape("blocks.0.mlp.fc1.weight", 2)[0]

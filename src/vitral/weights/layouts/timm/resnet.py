@@ -32,7 +32,9 @@ def read_config(opened: LayoutInput) -> ResNetConfig:
     _refuse_others(opened.file)
     width, chans, *_ = opened.shape(STEM, 4)
     units = resnet_shapes.count_units(opened, r"stages\.(\d+)\.blocks\.(\d+)\.", 0)
-    settings.read_arguments(opened, settings.RESNET)
+    given = settings.read_arguments(opened, settings.RESNET)
+    actual = {"in_chans": chans, "num_classes": opened.rows("head.fc.bias", 1)}
+    settings.check_arguments(opened, given, actual)
     size = settings.read_pretrained(opened).get("input_size")
     declared = None if size is None else (int(size[-2]), int(size[-1]))
     return ResNetConfig(

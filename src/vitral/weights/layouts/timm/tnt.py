@@ -68,6 +68,15 @@ def read_config(opened: LayoutInput) -> TNTConfig:
     _, _, rows, columns = opened.shape("pixel_pos", 4)
     grid = Grid(rows, columns)
     arguments = settings.read_arguments(opened, settings.TNT)
+    hidden, width = opened.shape("blocks.0.mlp.fc1.weight", 2)
+    actual = {
+        "in_chans": opened.shape(f"{FIRST_CONV}.weight", 4)[1],
+        "num_classes": opened.rows("head.bias", 1),
+        "embed_dim": width,
+        "hidden": hidden,
+        "depth": opened.count_blocks(r"blocks\.(\d+)\."),
+    }
+    settings.check_arguments(opened, arguments, actual)
     declared = file_metadata.read_words(opened.file)
     if "first_stride" in arguments or "architecture" in config_json:
         stride = int(arguments.get("first_stride", 4))
