@@ -14,7 +14,8 @@ from vitral.errors import ConfigError, VitralError
 
 MAX_BYTES = 512 * 2**20
 """Largest file that is read: a list of ten million images has less."""
-NUMBER = (int, float)
+MAX_DEPTH = 100
+TOO_DEEP = "its objects and lists are nested too deeply"
 MAX_SHOWN = 60
 _WORDS: dict[Any, str] = {
     str: "text",
@@ -34,9 +35,24 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is not JSON; the message is the reason.
     """
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_parse_float)
+        value = json.loads(text, parse_constant=_refuse, parse_float=_parse_float)
     except RecursionError:
-        raise ValueError("its objects and lists are nested too deeply") from None
+        raise ValueError(TOO_DEEP) from None
+    layer = [value]
+    for _ in range(MAX_DEPTH):
+        layer = (
+            [
+                inner
+                for outer in layer
+                for inner in (outer.values() if isinstance(outer, dict) else outer)
+                if isinstance(inner, dict | list)
+            ]
+            if isinstance(layer[0], dict | list)
+            else []
+        )
+        if not layer:
+            return value
+    raise ValueError(TOO_DEEP)
 
 
 def read_object(

@@ -1,6 +1,5 @@
 """Reader of the files of a run folder; only `config.json` is required."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,33 @@ from typing import Any, Generic, TypeVar
 from vitral.document import inspection_store
 from vitral.document.inspection_store import StoredInspection
 from vitral.errors import ConfigError
+from vitral.json_file import check_schema, parse_json, read_object, shorten
 
 R = TypeVar("R")
 """Result of a split."""
 SPLIT_ORDER = ("test", "val", "train")
+SCHEMAS: dict[str, Any] = {
+    "data.json": {
+        "name": (str, None),
+        "root": (str, None),
+        "classes": ([str], None),
+        "counts": ({str: {str: int}}, None),
+        "sizes": ({str: int}, None),
+        "labels": ({str: int}, None),
+        "without_label": ({str: int}, None),
+        "bad": ([{str: (str, int, None)}], None),
+        "ignored": ([{str: (str, int, None)}], None),
+        "notes": ([str], None),
+        "fingerprint": (str, None),
+    }
+}
+"""Types of the values that a page shows, by the file."""
+MOST = 1e18
+"""No number of a result is as large."""
+MOST_COMMAND = 20_000
+"""Characters of command.txt that are shown."""
+METRICS = {"event": str, "step": int, "epoch": float, "text": str, "split": str}
+"""Types of the keys of a line of metrics.jsonl; of the others numbers are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +140,7 @@ def read_run_folder(
     return RunFolder(
         path=folder,
         config=_read_object(folder / "config.json") or {},
-        command=command.read_text("utf-8").strip() if command.is_file() else "",
+        command=_read_text(command)[:MOST_COMMAND].strip(),
         environment=_read_object(folder / "environment.json"),
         data=_read_object(folder / "data.json"),
         model=_read_object(folder / "model" / "config.json"),
@@ -144,38 +166,49 @@ def _split_rank(split: str) -> tuple[int, str]:
 def _read_object(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ConfigError(
-            f"{path} is not valid JSON ({error}). Restore the file or train again."
-        ) from error
-    if not isinstance(value, dict):
-        raise ConfigError(
-            f"{path} must hold a JSON object: got {type(value).__name__}. Restore the "
-            "file or train again."
-        )
+    value = read_object(path, ConfigError, "Restore the file or train again.")
+    if path.name in SCHEMAS:
+        check_schema(path, value, SCHEMAS[path.name], ConfigError)
     return value
 
 
 def _read_result(path: Path, read_result: Callable[[Mapping[str, Any]], R]) -> R:
     try:
-        return read_result(_read_object(path) or {})
+        value = _read_object(path) or {}
+        _require_small(value, "")
+        return read_result(value)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
+def _read_text(path: Path) -> str:
+    """Return the text of a file, with a mark for bytes that are none; or nothing."""
+    return path.read_text("utf-8", errors="replace") if path.is_file() else ""
+
+
+def _require_small(value: Any, at: str) -> None:
+    """Refuse numbers that no measurement has, and that a plot cannot hold."""
+    if isinstance(value, dict | list):
+        keys = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in keys:
+            _require_small(inner, f"{at}.{key}" if at else str(key))
+    elif isinstance(value, int | float) and not -MOST < value < MOST:
+        raise ConfigError(
+            f"`{at}` is {shorten(value)}, which is no measured number. Measure the "
+            "run again with `vitral eval`."
+        )
+
+
 def _read_metrics(path: Path) -> tuple[tuple[MetricLine, ...], tuple[str, ...]]:
     """Read the lines; name and skip one that was cut off when the machine stopped."""
-    if not path.is_file():
-        return (), ()
     lines, problems = [], []
-    for index, text in enumerate(path.read_text("utf-8").splitlines()):
+    for index, text in enumerate(_read_text(path).splitlines()):
         if not text.strip():
             continue
         try:
-            row = json.loads(text)
-        except ValueError:
+            row = parse_json(text)
+            check_schema(path, row, METRICS, ConfigError)
+        except (ValueError, ConfigError):
             row = None
         if isinstance(row, dict):
             lines.append(MetricLine(index, row))

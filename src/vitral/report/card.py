@@ -37,7 +37,9 @@ def model_card(run: Path) -> str:
         _loading(block, reporter.outputs_name),
         _license(config, block),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    # A lone surrogate of a file's name or of a stranger's JSON cannot be written.
+    return text.encode("utf-8", "replace").decode()
 
 
 def escape(text: str) -> str:

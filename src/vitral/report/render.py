@@ -69,6 +69,8 @@ def write_html(
         pages=pages,
         comparison=compare(folders) if len(folders) > 1 else None,
     )
+    # A lone surrogate of a file's name or of a stranger's JSON cannot be written.
+    html = html.encode("utf-8", "replace").decode()
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, html)

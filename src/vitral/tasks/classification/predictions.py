@@ -92,6 +92,16 @@ def read_predictions(path: Path) -> tuple[Prediction, ...]:
     Raises:
         ConfigError: a column is missing or a number cannot be read.
     """
+    try:
+        return _read_rows(path)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"{path} is not a readable table ({error}). Write the file again with "
+            "`vitral eval`."
+        ) from error
+
+
+def _read_rows(path: Path) -> tuple[Prediction, ...]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
@@ -117,10 +127,15 @@ def _prediction(row: dict[str, str]) -> Prediction:
         path=row["path"],
         label=row["label"],
         predicted=row["predicted"],
-        confidence=float(row["confidence"]) if row["confidence"] else None,
-        label_probability=(
-            float(row["label_probability"]) if row["label_probability"] else None
-        ),
+        confidence=_read_share(row["confidence"]),
+        label_probability=_read_share(row["label_probability"]),
         rank=int(row["rank"]) if row["rank"] else None,
         correct=row["correct"] == "1",
     )
+
+
+def _read_share(text: str) -> float | None:
+    value = float(text) if text else None
+    if value is not None and not 0 <= value <= 1:
+        raise ValueError(f"{text[:20]} is no share from 0 to 1")
+    return value

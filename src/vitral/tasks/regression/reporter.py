@@ -32,6 +32,7 @@ from vitral.document import (
 from vitral.errors import ConfigError
 from vitral.tasks.measures import Measure
 from vitral.tasks.regression.answer import field_names
+from vitral.tasks.regression.labels import MAX_NUMBER
 from vitral.tasks.regression.plots import plot_residuals, plot_scatter
 from vitral.tasks.regression.result import NumberColumn, Regression
 from vitral.tasks.reporter import ExplainedExample, ImageScores, Reporter
@@ -181,17 +182,24 @@ def _read_numbers(
     if file.is_file():
         with file.open(encoding="utf-8", newline="") as lines:
             reader = csv.DictReader(lines)
-            for row in reader:
-                try:
-                    cells.append([[float(row[k] or math.nan) for k in p] for p in keys])
+            try:
+                for row in reader:
+                    cells.append([[_to_number(row[k]) for k in p] for p in keys])
                     paths.append(row["path"])
-                except (KeyError, TypeError, ValueError) as error:
-                    raise ConfigError(
-                        f"{file}: line {reader.line_num} cannot be read ({error}). "
-                        "Write the file again with `vitral eval`."
-                    ) from error
+            except (KeyError, TypeError, ValueError, csv.Error) as error:
+                raise ConfigError(
+                    f"{file}: line {reader.line_num} cannot be read ({error}). "
+                    "Write the file again with `vitral eval`."
+                ) from error
     numbers = np.array(cells, dtype=np.float64).reshape(len(paths), len(names), 2)
     return paths, numbers[..., 0], numbers[..., 1]
+
+
+def _to_number(text: str) -> float:
+    value = float(text) if text else math.nan
+    if abs(value) > MAX_NUMBER:  # False for NaN
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
 
 
 def _figures(column: NumberColumn, rows: Sequence[NumberRow]) -> Block:
