@@ -263,6 +263,51 @@ def test_data_of_train_stands_anywhere(argv):
 
 
 @pytest.mark.parametrize(
+    ("flag", "expected"),
+    [
+        (["--dihedral"], True),
+        (["--dihedral", "True"], True),
+        (["--dihedral=true"], True),
+        (["--no-dihedral"], False),
+        (["--dihedral", "False"], False),
+        (["--dihedral=false"], False),
+        (["--no-dihedral", "True"], False),
+        (["--no-dihedral=False"], True),
+    ],
+    ids=str,
+)
+def test_a_switch_takes_its_value(flag, expected):
+    from vitral.cli.train_config import apply_flags, config_flags
+    from vitral.cli.verbs import train
+
+    for argv in (["DATA", *flag], [*flag, "DATA"], [*flag, "--flip", "0", "DATA"]):
+        args, rest = train.make_parser().parse_known(argv, config_flags(argv))
+        assert args.data == "DATA"
+        config = apply_flags(vt.TrainConfig(data="DATA", model="vit_s16"), rest)
+        assert config.augment.dihedral is expected
+
+
+def test_a_switch_of_the_verb_takes_its_value():
+    from vitral.cli.verbs import train
+
+    for flag, expected in ((["--twin", "True"], True), (["--twin=False"], False)):
+        args, _ = train.make_parser().parse_known([*flag, "DATA"], {})
+        assert (args.twin, args.data) == (expected, "DATA")
+
+
+def test_a_flag_of_several_objectives_is_read_as_the_named_one_does():
+    from vitral.cli.train_config import config_flags
+    from vitral.cli.verbs import train
+
+    argv = ["--target", "price", "rooms", "--out", "x"]
+    args, rest = train.make_parser().parse_known(["houses", *argv], config_flags(argv))
+    assert (args.data, rest) == ("houses", ["--target", "price", "rooms"])
+    argv = ["--objective", "masked_patch", "--target", "pixels", "photos"]
+    args, rest = train.make_parser().parse_known(argv, config_flags(argv))
+    assert (args.data, rest) == ("photos", ["--target", "pixels"])
+
+
+@pytest.mark.parametrize(
     ("verb", "argv"),
     [
         ("eval", ["RUN", "--data", "DATA"]),

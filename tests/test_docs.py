@@ -7,8 +7,10 @@ share their names. They find photos/ with three classes and a trained runs/photo
 import ast
 import contextlib
 import functools
+import importlib
 import io
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -18,8 +20,11 @@ from PIL import Image
 
 from vitral import models, recipes
 from vitral.cli import VERBS, main
+from vitral.cli.parser import Parser
+from vitral.cli.train_config import apply_flags, config_flags
 from vitral.data import AugmentConfig
-from vitral.tasks import objectives
+from vitral.errors import ConfigError
+from vitral.tasks import get_objective, objectives
 from vitral.training import LoopConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.train import train
@@ -120,6 +125,90 @@ def test_commands_have_the_verbs_and_flags_that_are_there() -> None:
         assert words[1] in VERBS, f"{page.name}: {line}"
         missing = set(FLAG.findall(line)) - known[words[1]]
         assert not missing, f"{page.name}: {line}: {missing}"
+
+
+def parse(words: list[str]) -> None:
+    """Read a command line as the command does; it exits where it refuses."""
+    verb, *argv = words
+    if verb == "study" and argv[:1] == ["data-size"]:
+        verb, argv = "data_size", argv[1:]
+    module = importlib.import_module(f"vitral.cli.verbs.{verb.replace('-', '_')}")
+    parser = module.make_parser()
+    if verb == "train":
+        parse_train(parser, argv)
+    elif verb in ("self-train", "verify-resume"):
+        train = importlib.import_module("vitral.cli.verbs.train").make_parser()
+        others = {**config_flags(), **train.flags()}
+        _, rest = parser.parse_known(argv, others)
+        parse_train(train, rest)
+    else:
+        parser.parse(argv)
+
+
+def parse_train(parser: Parser, argv: list[str]) -> None:
+    args, rest = parser.parse_known(argv, config_flags(argv))
+    names = [args.objective] if args.objective else ["supervised", "regression"]
+    for number, name in enumerate(names):
+        objective = get_objective(name)
+        config = TrainConfig(data="DATA", model="vit_ti16", objective=objective)
+        try:
+            with contextlib.suppress(ConfigError):  # settings of the recipe are missing
+                apply_flags(config, rest)
+            return
+        except SystemExit:
+            if number == len(names) - 1:
+                raise
+
+
+def command_words(line: str) -> list[str]:
+    """The words behind `vitral`, without what the shell takes; [] for a scheme."""
+    words = shlex.split(line.partition(" > ")[0].partition(" && ")[0], comments=True)
+    is_scheme = any(word in ("...", "VERB") or "..." in word for word in words)
+    return [] if is_scheme or len(words) < 2 else words[1:]
+
+
+def fenced_commands(page: Path) -> list[str]:
+    joined = page.read_text().replace("\\\n", " ")
+    return [found for part in FENCED.findall(joined) for found in COMMAND.findall(part)]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if fenced_commands(page)], ids=by_name
+)
+def test_every_command_parses(page: Path) -> None:
+    for line in fenced_commands(page):
+        words = command_words(line)
+        if not words or HELP & set(words) or words[0].startswith("-"):
+            continue
+        try:
+            parse(words)
+        except SystemExit as error:
+            pytest.fail(f"{page.name}: {line}: exit {error.code}")
+
+
+def test_flags_of_training_in_prose_parse() -> None:
+    known = {**importlib.import_module("vitral.cli.verbs.train").make_parser().flags()}
+    known |= config_flags()
+    with_config = ("train", "self-train", "verify-resume")
+    for verb in sorted({*VERBS} - {*with_config}):
+        module = importlib.import_module(f"vitral.cli.verbs.{verb.replace('-', '_')}")
+        known = {
+            flag: known[flag] for flag in known.keys() - module.make_parser().flags()
+        }
+    found = 0
+    for page in PAGES:
+        for span in re.findall(r"`(--[a-z][^`\n]*)`", page.read_text()):
+            words = shlex.split(span)
+            is_example = len(words) > 1 and not re.search(r"\b[A-Z]+\b|\.\.\.", span)
+            if words[0] not in known or not is_example:
+                continue
+            found += 1
+            data = [] if words[-1] == "photos" else ["DATA"]
+            try:
+                parse(["train", *data, "--out", "RUN", *words])
+            except SystemExit:
+                pytest.fail(f"{page.name}: {span}")
+    assert found > 30
 
 
 def test_flags_in_prose_are_flags_of_some_verb() -> None:

@@ -1,6 +1,7 @@
 """Masked autoencoder: transformers as a reference, golden tables and counts, masks."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from helpers import images, randomise, tiny_tnt
 from objectives_batch import Killed, batch_of, encoder, run
 from vitral.errors import ConfigError
 from vitral.layers import Grid
-from vitral.models import create
+from vitral.models import ViT, ViTConfig, create
 from vitral.tasks.objective import BatchLike
-from vitral.tasks.representation import MAE, MAEConfig
+from vitral.tasks.representation import MAE, MAEConfig, MaskedPatchConfig
 from vitral.tasks.representation.mae import init_encoder, num_visible, shuffle_patches
 from vitral.tasks.representation.mae_decoder import sincos
 from vitral.tasks.representation.patches import from_patches, to_patches
@@ -168,6 +169,47 @@ def test_sizes_are_the_published_ones(name, rows, total, decoder):
     table = (rows**2 + 1) * 512  # the published count holds the decoder's positions
     assert own + table == decoder
     assert sum(p.numel() for p in objective.parameters()) + table == total
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "expected"),
+    [
+        (1280, 32, (512, 8, 16)),  # ViT-H, as in the paper
+        (768, 3, (512, 8, 16)),
+        (384, 12, (256, 8, 8)),
+        (192, 12, (128, 8, 4)),
+        (128, 6, (96, 4, 3)),  # that of small.scratch
+        (24, 2, (32, 1, 1)),
+    ],
+)
+def test_the_decoder_is_of_the_size_of_the_encoder(width, depth, expected):
+    config = ViTConfig(embed_dim=width, depth=depth, num_heads=2, image_size=32)
+    found = MAEConfig().for_encoder(config)
+    sizes = (found.decoder_dim, found.decoder_depth, found.decoder_heads)
+    assert sizes == expected
+    set_by_hand = MAEConfig(decoder_dim=48, decoder_heads=6).for_encoder(config)
+    assert set_by_hand.decoder_dim == 48
+    assert set_by_hand.decoder_heads == 6
+
+
+def test_a_small_encoder_has_a_smaller_decoder():
+    config = ViTConfig(
+        embed_dim=128, depth=6, num_heads=4, mlp_dim=256, image_size=32, patch_size=4
+    )
+    model = ViT(replace(config, num_classes=0))
+    objective = MAE(model, MAEConfig())
+    own = sum(p.numel() for p in objective.decoder.parameters())
+    assert own < sum(p.numel() for p in model.parameters())  # was 26 million
+    macs, size = MAEConfig().count_macs(config, (32, 32)), (32, 32)
+    fixed = MAEConfig(decoder_dim=96, decoder_depth=4, decoder_heads=3)
+    assert macs == fixed.count_macs(config, size) < 2 * config.macs(size)
+
+
+def test_a_run_of_an_older_version_resumes_with_its_decoder():
+    old = MAEConfig(decoder_dim=512, decoder_depth=8, decoder_heads=16)
+    assert MAEConfig(mask_ratio=0.5).resume_from(old) == replace(old, mask_ratio=0.5)
+    assert MAEConfig(decoder_dim=64).resume_from(old).decoder_dim == 64
+    assert MAEConfig().resume_from(MaskedPatchConfig()) == MAEConfig()
 
 
 def test_start_gives_the_published_number_of_trained_parameters():
@@ -421,7 +463,7 @@ def test_half_precision_keeps_a_float32_loss():
     [
         ({"mask_ratio": 1.0}, "`mask_ratio` must lie between 0 and 1: got 1.0."),
         ({"mask_ratio": 0.0}, "`mask_ratio` must lie between 0 and 1: got 0.0."),
-        ({"decoder_depth": 0}, "`decoder_depth` must be at least 1: got 0."),
+        ({"decoder_depth": -1}, "`decoder_depth` must be at least 0: got -1."),
         (
             {"decoder_dim": 20, "decoder_heads": 3},
             "must be a multiple of 4 and of `decoder_heads`: got 20 and 3.",

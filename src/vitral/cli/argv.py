@@ -78,6 +78,11 @@ def split(
         if action is None:
             result.unknown.append(name)
             continue
+        if action.nargs == 0 and (equals or argv[index : index + 1]):
+            word, used = _read_switch(action, word, argv[index : index + 1])
+            index += used
+            if not word:
+                continue
         values: list[str] = []
         most = 0 if equals else _most_values(action)
         while index < len(argv) and len(values) < most and not is_flag(argv[index]):
@@ -91,6 +96,30 @@ def split(
             word, values = f"{word}={values[0]}", []  # argparse refuses `--x -1e-3`
         (result.flags if name in own else result.rest).extend([word, *values])
     return result
+
+
+def _read_switch(
+    action: argparse.Action, word: str, following: Sequence[str]
+) -> tuple[str, int]:
+    """Read a switch whose value is spelled out, such as `--dihedral True`.
+
+    Returns:
+        the flag that means the same, empty where it changes nothing, and the number of
+        words after it that were read.
+    """
+    name, equals, value = word.partition("=")
+    if not equals:
+        value = "".join(following)
+    if value.lower() not in ("true", "false"):
+        return word, 0
+    used = 0 if equals else 1
+    if value.lower() == "true":
+        return name, used
+    if not isinstance(action, argparse.BooleanOptionalAction):
+        return "", used
+    if name.startswith("--no-"):
+        return f"--{name.removeprefix('--no-')}", used
+    return f"--no-{name.removeprefix('--')}", used
 
 
 def is_flag(word: str) -> bool:

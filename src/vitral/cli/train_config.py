@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,14 +56,26 @@ def apply_flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
     return replace_fields(config, parser.parse_known(argv, {})[0])
 
 
-def config_flags() -> dict[str, argparse.Action]:
-    """Return the flags of the config's fields, with those of every objective."""
+def config_flags(argv: Sequence[str] = ()) -> dict[str, argparse.Action]:
+    """Return the flags of the config's fields, with those of every objective.
+
+    Args:
+        argv: the command line. An objective that it names has its own flags; else a
+            flag of several objectives takes as many words as it does in any.
+    """
     flags: dict[str, argparse.Action] = {}
-    for objective in objectives().values():
+    words = {part for word in argv for part in word.split("=")}
+    named = [name for name in objectives() if name in words]
+    for name, objective in objectives().items():
         parser = Parser("train", "")
         config = TrainConfig(data="DATA", model="MODEL", objective=objective())
         add_config_flags(parser, config, SKIPPED_FIELDS)
-        flags |= parser.flags()
+        for flag, action in parser.flags().items():
+            known = flags.get(flag)
+            is_named = name in named[:1]
+            takes_more = known and known.nargs is None and action.nargs is not None
+            if known is None or is_named or (takes_more and not named):
+                flags[flag] = action
     return flags
 
 

@@ -62,6 +62,14 @@ class ObjectiveConfig:
         remaining = num_kept(patches, model.patch_drop_rate)
         return model.macs(size) - saved_macs(model, patches, remaining)
 
+    def resume_from(self, stored: "ObjectiveConfig") -> "ObjectiveConfig":
+        """Return the settings of a run that resumes, where a default has changed.
+
+        Args:
+            stored: those that the run began with, maybe by an older version.
+        """
+        return self
+
     def shrink(self) -> "ObjectiveConfig":
         """Return the settings for a model of a few thousand parameters."""
         return self

@@ -1,10 +1,12 @@
 """Decide which task a run learns: as asked, else as the data says."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from vitral.data import describe_source
+from vitral.errors import ConfigError
 from vitral.tasks import ObjectiveConfig, choose_task, get_task
-from vitral.workflows.config import TrainConfig
+from vitral.workflows.config import TrainConfig, read_config
 
 
 def resolve_task(config: TrainConfig) -> TrainConfig:
@@ -30,6 +32,18 @@ def with_objective(config: TrainConfig, objective: ObjectiveConfig) -> TrainConf
     if loop.monitor in (config.objective.MONITOR, ObjectiveConfig.MONITOR):
         loop = replace(loop, monitor=objective.MONITOR)
     return replace(config, objective=objective, loop=loop, task=objective.TASK)
+
+
+def resume_settings(config: TrainConfig, out: Path) -> TrainConfig:
+    """Return the settings for resuming the run in `out`, where a default has changed.
+
+    They are unchanged without a run there, or with one that cannot be read.
+    """
+    try:
+        stored = read_config(out / "config.json").objective
+    except ConfigError:
+        return config
+    return replace(config, objective=config.objective.resume_from(stored))
 
 
 def fitting_objective(data: str) -> ObjectiveConfig:

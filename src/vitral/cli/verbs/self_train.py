@@ -28,7 +28,7 @@ def run(argv: list[str]) -> None:
     from vitral.workflows.self_training import self_train
 
     student_parser = train.make_parser()
-    fields = config_flags()
+    fields = config_flags(argv)
     args, student_argv = parser.parse_known(argv, {**fields, **student_parser.flags()})
     student, rest = student_parser.parse_known(student_argv, fields)
     if help_all:

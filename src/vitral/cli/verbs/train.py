@@ -22,7 +22,7 @@ def run(argv: list[str]) -> None:
         raise SystemExit(2)
     from vitral.cli.train_config import config_flags, format_all_flags
 
-    args, rest = parser.parse_known(argv, config_flags())
+    args, rest = parser.parse_known(argv, config_flags(argv))
     if args.recipe is None:
         _list_recipes()
         return
@@ -208,12 +208,15 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
     from vitral.training.activation_checkpoint import return_freed_memory
     from vitral.training.distributed import get_rank
     from vitral.workflows.dataset import describe_labels, open_data, run_input_kind
+    from vitral.workflows.resolve_task import resume_settings
     from vitral.workflows.runtime import Runtime
     from vitral.workflows.session import run_session
     from vitral.workflows.train import train
 
     resolved = resolve_config(args.data, args, rest)
-    config, out = resolved.config, Path(args.out)
+    out = Path(args.out)
+    config = resolved.config
+    config = resume_settings(config, out) if args.resume else config
     runtime = Runtime(
         device=args.device,
         workers=args.workers,

@@ -26,7 +26,7 @@ def run(argv: list[str]) -> None:
     from vitral.cli.train_config import config_flags, resolve_config
     from vitral.workflows.resume_check import run_reference, run_with_kills
 
-    train_parser, fields = train.make_parser(), config_flags()
+    train_parser, fields = train.make_parser(), config_flags(argv)
     args, rest = parser.parse_known(argv, {**fields, **train_parser.flags()})
     if help_all:
         _print_all_flags(parser, args, rest)

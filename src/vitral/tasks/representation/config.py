@@ -17,6 +17,11 @@ NUM_COLORS = LEVELS**3
 SMALL_PATCH_SIDE = 4
 """Cells along a side of the 4 x 4 down-sized patch."""
 
+PAPER_DIM, PAPER_DEPTH, PAPER_WIDTH = 512, 8, 768
+"""The decoder of arXiv 2111.06377, and the width of the encoder that it is for."""
+_HEAD = 32
+"""Channels of a head of that decoder."""
+
 Target = Literal["mean_colour", "small_patch", "pixels"]
 
 
@@ -36,14 +41,49 @@ class MAEConfig(ObjectiveConfig):
     """Predict each patch less its own mean, over its own deviation: better features
     than pixels give (table 1d), and pictures that need the truth to be drawn."""
 
-    decoder_dim: int = 512
-    """Width of the decoder's tokens; a multiple of 4 and of `decoder_heads`."""
+    decoder_dim: int = 0
+    """Width of the decoder's tokens; a multiple of 4 and of `decoder_heads`. 0: the
+    paper's 512 from ViT-B on, else two thirds of the encoder's width."""
 
-    decoder_depth: int = 8
-    """Blocks of the decoder."""
+    decoder_depth: int = 0
+    """Blocks of the decoder. 0: the paper's 8 from ViT-B on, else two thirds of the
+    encoder's blocks."""
 
-    decoder_heads: int = 16
-    """Heads of each of its blocks."""
+    decoder_heads: int = 0
+    """Heads of each of its blocks. 0: one for each 32 channels, the paper's 16 of
+    512."""
+
+    def for_encoder(self, model: ModelConfig) -> "MAEConfig":
+        """Return the settings with the sizes that the decoder of an encoder has.
+
+        The paper's decoder is 26 million parameters. Beside ViT-B that is a third;
+        beside an encoder of 0.8 million it would be 29 times its cost.
+        """
+        width, blocks = _encoder_size(model)
+        heads = self.decoder_heads
+        step = math.lcm(4, heads) if heads else _HEAD
+        dim = self.decoder_dim or min(
+            PAPER_DIM, max(step, round(2 / 3 * width / step) * step)
+        )
+        scaled = min(PAPER_DEPTH, max(1, round(2 / 3 * blocks)))
+        depth = PAPER_DEPTH if width >= PAPER_WIDTH else scaled
+        fitting = [n for n in range(1, max(1, dim // _HEAD) + 1) if dim % n == 0]
+        return replace(
+            self,
+            decoder_dim=dim,
+            decoder_depth=self.decoder_depth or depth,
+            decoder_heads=heads or fitting[-1],
+        )
+
+    def resume_from(self, stored: ObjectiveConfig) -> ObjectiveConfig:
+        """Return the settings with the stored decoder where they leave it open."""
+        if not isinstance(stored, MAEConfig):
+            return self
+        sizes = ("decoder_dim", "decoder_depth", "decoder_heads")
+        open_sizes = {
+            name: getattr(stored, name) for name in sizes if not getattr(self, name)
+        }
+        return replace(self, **open_sizes)
 
     def count_macs(self, model: ModelConfig, size: tuple[int, int]) -> int:
         """Count the encoder on the visible patches, and the decoder on all."""
@@ -51,7 +91,8 @@ class MAEConfig(ObjectiveConfig):
             return model.macs(size)
         grid = patch_grid(size, model.patch_hw)
         patches, visible = math.prod(grid), num_visible(grid, self.mask_ratio)
-        decoder = self._decoder_macs(model, patches, visible + model.num_prefix_tokens)
+        sizes = self.for_encoder(model)
+        decoder = sizes._decoder_macs(model, patches, visible + model.num_prefix_tokens)
         return model.macs(size) - saved_macs(model, patches, visible) + decoder
 
     def _decoder_macs(self, model: ViTConfig, patches: int, visible: int) -> int:
@@ -73,16 +114,23 @@ class MAEConfig(ObjectiveConfig):
                 "features of whole images call the model itself."
             )
         at_least(
-            1,
+            0,
             decoder_dim=self.decoder_dim,
             decoder_depth=self.decoder_depth,
             decoder_heads=self.decoder_heads,
         )
-        if self.decoder_dim % math.lcm(4, self.decoder_heads):
+        if self.decoder_dim % math.lcm(4, self.decoder_heads or 1):
             raise ConfigError(
                 "`decoder_dim` must be a multiple of 4 and of `decoder_heads`: got "
                 f"{self.decoder_dim} and {self.decoder_heads}."
             )
+
+
+def _encoder_size(model: ModelConfig) -> tuple[int, int]:
+    """Return width and blocks; of a model that cannot be the encoder those of ViT-B."""
+    if isinstance(model, ViTConfig):
+        return model.embed_dim, model.depth
+    return PAPER_WIDTH, 12
 
 
 def num_visible(grid: Grid, mask_ratio: float) -> int:

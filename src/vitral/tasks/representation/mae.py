@@ -60,7 +60,7 @@ class MAE(nn.Module):
         super().__init__()
         _require_encoder(model)
         self.model = model
-        self.config = config
+        self.config = config = config.for_encoder(model.config)
         template = next(model.blocks.parameters())
         decoder = Decoder(
             model.config,

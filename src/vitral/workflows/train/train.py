@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitral.training.fit import fit
 from vitral.workflows.config import TrainConfig
-from vitral.workflows.resolve_task import resolve_task
+from vitral.workflows.resolve_task import resolve_task, resume_settings
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.session import run_session
@@ -49,6 +49,7 @@ def train(
         PeerError: another rank stopped, died or does not answer.
     """
     config = resolve_task(config)
+    config = resume_settings(config, Path(out)) if resume else config
     with run_session(
         config, Path(out), runtime or Runtime(), resume, data_changed
     ) as session:
