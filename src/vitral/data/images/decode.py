@@ -4,6 +4,7 @@ Every correction of an image is recorded as a note, every failure is an ImageErr
 """
 
 import io
+import logging
 import stat
 import threading
 import warnings
@@ -26,6 +27,10 @@ from vitral.data.images.raster import (
     turn_upright,
 )
 from vitral.errors import ImageError
+
+# Both log damaged tags of a file, and Python prints what no handler takes.
+for _name in ("PIL", "tifffile"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 MAX_PIXELS = 64_000_000
 
