@@ -374,6 +374,10 @@ def test_config_values_of_every_type():
     assert changed.optim.betas == (0.8, 0.9)
     assert changed.cache is False
     assert changed.objective.class_weights == (1.0, 2.5)
+    named = apply_flags(config, ["--class-weights", "salt;pepper=2", "a=b=1e-1"])
+    assert named.objective.class_weights == ("salt;pepper=2", "a=b=1e-1")
+    auto = apply_flags(config, ["--class-weights", "auto"])
+    assert auto.objective.class_weights == ("auto",)
     assert changed.optim.head_decay == -1.0
     assert changed.schedule.schedule == "rsqrt"
     assert changed.model_changes == {"depth": 3, "qk_norm": True}

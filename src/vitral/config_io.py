@@ -56,11 +56,18 @@ def _parse_size(value: Any, _: type) -> int | tuple[int, int]:
     return _parse_int(value, int)
 
 
+def _parse_float_or_str(value: Any, _: Any) -> float | str:
+    return value if isinstance(value, str) else _parse_float(value, float)
+
+
 _STRICT.register_structure_hook(float, _parse_float)
 _STRICT.register_structure_hook(int, _parse_int)
 _STRICT.register_structure_hook(bool, _parse_bool)
 _STRICT.register_structure_hook(str, _parse_str)
 _STRICT.register_structure_hook(int | tuple[int, int], _parse_size)
+_STRICT.register_structure_hook_func(
+    lambda hint: hint == float | str, _parse_float_or_str
+)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

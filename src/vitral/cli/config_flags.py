@@ -94,6 +94,8 @@ def _settings(hint: Any) -> dict[str, Any]:
     if origin is tuple:
         first, last = arguments
         count = argparse.ZERO_OR_MORE if last is Ellipsis else len(arguments)
+        if first == float | str:
+            return {"nargs": count, "type": _number_or_text, "metavar": "FACTOR"}
         return {"nargs": count, "type": first, "metavar": first.__name__.upper()}
     if origin is dict:
         return {"nargs": argparse.ZERO_OR_MORE, "metavar": "FIELD VALUE"}
@@ -104,8 +106,16 @@ def _settings(hint: Any) -> dict[str, Any]:
     raise TypeError(f"No flag can set a field of type {hint}.")
 
 
+def _number_or_text(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def _or_none(hint: Any) -> Any:
     item = typing.get_args(hint)[0]
+    item = _number_or_text if item == float | str else item
 
     def read(text: str) -> Any:
         return None if text == "None" else item(text)

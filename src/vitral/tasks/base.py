@@ -128,6 +128,16 @@ class Task(ABC):
         """Return the outputs of a stored model."""
         return Labels(names=names)
 
+    def resolve_settings(
+        self, settings: ObjectiveConfig, dataset: Dataset
+    ) -> tuple[ObjectiveConfig, tuple[str, ...]]:
+        """Return the settings with all that the data decides, and notes on it.
+
+        Raises:
+            ConfigError: they name what the data has not.
+        """
+        return settings, ()
+
     def align(self, dataset: Dataset, labels: Labels) -> Dataset:
         """Return the data set with the outputs of a model as its targets.
 

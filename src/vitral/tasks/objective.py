@@ -50,6 +50,10 @@ class ObjectiveConfig:
     NEEDS_TEACHER: ClassVar[bool] = False
     """True if a second model, which is not trained, sees each image too."""
 
+    def for_cost(self, outputs: int) -> "ObjectiveConfig":
+        """Return settings of the same cost that need no data."""
+        return self
+
     def count_macs(self, model: ModelConfig, size: tuple[int, int]) -> int:
         """Count multiply-accumulates of the forward pass of one training image.
 

@@ -4,8 +4,7 @@ The paper pre-trains with the sigmoid loss and fine-tunes with the softmax loss
 (section 4.1, appendix B.1). Mixing of targets is part of the data pipeline.
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vitral.errors import ConfigError
+from vitral.tasks.classification.class_weights import validate_class_weights
 from vitral.tasks.objective import BatchLike, ObjectiveConfig, upcast_half
 from vitral.validation import fraction, one_of
 
@@ -32,18 +32,20 @@ class SupervisedConfig(ObjectiveConfig):
     """Label smoothing s in [0, 1); 0 turns it off. Every target t of K classes becomes
     (1 - s)·t + s/K, for both losses: a positive one falls, a negative one rises."""
 
-    class_weights: tuple[float, ...] | None = None
-    """One positive factor a class, for unequal class sizes; None turns it off."""
+    class_weights: tuple[float | str, ...] | None = None
+    """Factors for unequal class sizes: one a class, NAME=FACTOR for some, 1 for the
+    others, or auto: labels / (classes x labels of the class); None turns it off."""
 
     def __post_init__(self) -> None:
         one_of(("softmax", "sigmoid"), loss=self.loss)
         fraction(smoothing=self.smoothing)
-        for index, weight in enumerate(self.class_weights or ()):
-            if not (math.isfinite(weight) and weight > 0):
-                raise ConfigError(
-                    "`class_weights` must be positive finite numbers: "
-                    f"class {index} has {weight}."
-                )
+        if self.class_weights is not None:
+            validate_class_weights(self.class_weights)
+
+    def for_cost(self, outputs: int) -> "SupervisedConfig":
+        if self.class_weights is None:
+            return self
+        return replace(self, class_weights=(1.0,) * outputs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,11 @@ class Supervised(nn.Module):
         self.model = model
         self.config = config
         weights = config.class_weights
+        if any(isinstance(weight, str) for weight in weights or ()):
+            raise ConfigError(
+                "`class_weights` by name and auto need the classes: `vt.train` and "
+                "`resolve_class_weights` have them."
+            )
         self.register_buffer(
             "weights",
             None if weights is None else torch.tensor(weights),

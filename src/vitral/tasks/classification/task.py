@@ -1,6 +1,7 @@
 """The task of classes: one an image, several, or soft shares."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,10 @@ from vitral.errors import ConfigError, DataError
 from vitral.tasks.answer import Answer
 from vitral.tasks.base import AnswerContext, ObjectiveContext, Task, TrainingUse, Use
 from vitral.tasks.classification import answer
+from vitral.tasks.classification.class_weights import (
+    describe_class_weights,
+    resolve_class_weights,
+)
 from vitral.tasks.classification.distill import DistillConfig, build_distillation
 from vitral.tasks.classification.labels import (
     PROBLEM_TYPES,
@@ -129,6 +134,18 @@ class ClassificationTask(Task):
                 f"`--cache` keeps outputs of frozen blocks, but `{settings.NAME}` "
                 "needs the images themselves at every step: leave it out."
             )
+
+    def resolve_settings(
+        self, settings: ObjectiveConfig, dataset: Dataset
+    ) -> tuple[ObjectiveConfig, tuple[str, ...]]:
+        """Return factors of classes as one number each."""
+        if not isinstance(settings, SupervisedConfig) or not settings.class_weights:
+            return settings, ()
+        if not isinstance(settings.class_weights[0], str):
+            return settings, ()
+        weights = resolve_class_weights(settings.class_weights, dataset)
+        note = describe_class_weights(weights, dataset.classes)
+        return replace(settings, class_weights=weights), (note,)
 
     def build_objective(
         self, settings: ObjectiveConfig, model: nn.Module, context: ObjectiveContext

@@ -205,7 +205,8 @@ def build_dummy_objective(
     config: TrainConfig, model: VisionModel, work: Workload
 ) -> nn.Module:
     """Build the objective as `train` does, with a teacher without storage."""
-    settings, names = config.objective, tuple(map(str, range(work.size.classes)))
+    names = tuple(map(str, range(work.size.classes)))
+    settings = config.objective.for_cost(len(names))
     teacher_config = _read_teacher_config(config)
     teacher = (
         vitral.models.build_model(teacher_config)

@@ -98,7 +98,7 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
         sizes, config.augment, preprocess, seed=config.seed, steps=loop.steps
     )
     objective = build_objective(
-        config.objective,
+        plan.objective,
         model,
         preprocess,
         dataset.classes,

@@ -12,7 +12,7 @@ from vitral.data import Audit
 from vitral.data.pixel_values import measure_statistics
 from vitral.errors import ConfigError
 from vitral.models import ModelConfig
-from vitral.tasks import Labels, get_task
+from vitral.tasks import Labels, ObjectiveConfig, get_task
 from vitral.training import lr_at, steps_for
 from vitral.training.distributed import broadcast_from_rank_zero
 from vitral.training.fit import FitSpec
@@ -29,6 +29,8 @@ class TrainPlan:
     """The facts of a run that is about to start."""
 
     config: TrainConfig
+    objective: ObjectiveConfig
+    """That of `config` with what the data decides."""
     audit: Audit
     """The data set with its splits, and the files that cannot be decoded."""
     labels: Labels
@@ -52,8 +54,10 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
     split_file, runtime = session.out / "split.csv", session.runtime
     dataset = open_split_data(config, split_file, run_input_kind(config))
     task = get_task(config.objective.TASK)
+    objective, notes = task.resolve_settings(config.objective, dataset)
+    dataset = replace(dataset, notes=(*dataset.notes, *notes))
     labels = task.labels_of(dataset)
-    validate_objective(config, task, labels)
+    validate_objective(replace(config, objective=objective), task, labels)
     source = read(config.weights) if config.weights else None
     model = resolve_model_config(config, len(labels.names), source)
     audit = broadcast_from_rank_zero(
@@ -85,6 +89,7 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
     )
     return TrainPlan(
         config=config,
+        objective=objective,
         audit=audit,
         labels=labels,
         source=source,
