@@ -110,7 +110,13 @@ TABLE: list[tuple[str, Make, list[str], int, str]] = [
     ("model", folder, ["--model", "vit_x16"], 2, "Unknown model `vit_x16`"),
     ("group", folder, ["--group-by", "("], 2, "group_by must be 'folder' or a regular"),
     ("val share", folder, ["--val", "1.5"], 2, "1.5"),
-    ("two sources", folder, ["--steps", "-3"], 2, "`--steps` must be at least 0: got -3"),
+    (
+        "two sources",
+        folder,
+        ["--steps", "-3"],
+        2,
+        "`--steps` must be at least 0: got -3",
+    ),
 ]
 
 

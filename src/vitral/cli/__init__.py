@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from vitral.cli.terminal import escape_controls
+from vitral.cli.terminal import escape_controls, protect_terminal
 from vitral.errors import VitralError
 from vitral.version import __version__
 
@@ -72,7 +72,8 @@ def _run_verb(verb: str, argv: list[str]) -> int:
     install_handler(warn, without=TRAINING)
     try:
         name = verb.replace("-", "_")
-        importlib.import_module(f"vitral.cli.verbs.{name}").run(argv)
+        with protect_terminal():
+            importlib.import_module(f"vitral.cli.verbs.{name}").run(argv)
     except VitralError as error:
         from vitral.cli.error_text import flags_of, name_flags
 

@@ -150,8 +150,9 @@ def read_result(value: Mapping[str, Any]) -> Result:
             return result.from_dict(dict(value))
     if value.get("kind"):
         raise ConfigError(
-            f"the result is of the kind `{str(value['kind'])[:60]}`, which no task here has: "
-            "install the package of its task, or measure again with `vitral eval`."
+            f"the result is of the kind `{str(value['kind'])[:60]}`, which no task "
+            "here has: install the package of its task, or measure again with "
+            "`vitral eval`."
         )
     return get_task(ObjectiveConfig.TASK).results[0].from_dict(dict(value))
 
