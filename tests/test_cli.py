@@ -443,7 +443,7 @@ def test_weights_of_a_head_only(tmp_path, photos, capsys):
     save_file({"head.weight": torch.ones(3, 24)}, file)
     words = ["train", str(photos), "--out", str(tmp_path / "run")]
     assert main([*words, "--weights", str(file)]) == 4
-    assert "is in no layout that vitral reads" in capsys.readouterr().err
+    assert "holds a model that vitral does not have. Use" in capsys.readouterr().err
 
 
 def test_control_characters_of_files_do_not_reach_the_terminal(tmp_path, capsys):

@@ -96,7 +96,7 @@ def test_a_file_of_nobody_is_explained_as_far_as_it_goes(tmp_path, capsys):
     assert main(["convert", str(file), "--explain"]) == 4
     found = capsys.readouterr()
     assert "1 tensors, 108 values, float32" in found.out
-    assert "is in no layout that vitral reads" in found.err
+    assert "holds a network of convolutions without attention" in found.err
 
 
 @pytest.mark.parametrize(

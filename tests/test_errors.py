@@ -90,7 +90,7 @@ TABLE: list[tuple[str, Make, list[str], int, str]] = [
     ("not UTF-8", table(b"path,label\n\xff\xfe,a\n"), [], 3, "labels.csv"),
     ("column", table(b"file,label\nx/green/0.png,a\n"), [], 3, "path"),
     ("no such file", table(b"path,label\nx.png,a\n"), [], 3, "line 2, column 'path'"),
-    ("resnet", resnet, ["--weights", "w.safetensors"], 4, "is in no layout that vi"),
+    ("resnet", resnet, ["--weights", "w.safetensors"], 4, "holds a network of con"),
     (
         "corrupt",
         foreign(b"\x10\x00\x00\x00\x00\x00\x00\x00{nonsense"),

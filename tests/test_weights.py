@@ -397,7 +397,7 @@ def test_another_kind_of_model(tmp_path):
     save_file({"layer1.0.conv1.weight": torch.ones(4, 3, 3, 3)}, file)
     with pytest.raises(
         WeightsError,
-        match=r"is in no layout that vitral reads .* layer1\.0\.conv1\.weight",
+        match=r"holds a network of convolutions .* are layer1\.0\.conv1\.weight",
     ):
         vt.load(file)
 

@@ -13,6 +13,7 @@ from vitral.weights.files import open_file
 from vitral.weights.layouts import (
     Layout,
     available_layouts,
+    unknown_family,
     with_assumptions,
     with_unique_names,
 )
@@ -26,11 +27,7 @@ def detect_layout(opened: LayoutInput) -> Layout:
     layout = _find_layout(opened)
     if layout is not None:
         return layout
-    titles = ", ".join(layout.title for layout in available_layouts().values())
-    raise WeightsError(
-        f"{opened.path} is in no layout that vitral reads ({titles}). Its first "
-        f"tensors are {opened.first_names()}."
-    )
+    raise unknown_family(opened)
 
 
 def read_layout(layout: Layout, opened: LayoutInput) -> WeightsSource:

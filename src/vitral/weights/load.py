@@ -31,7 +31,7 @@ from vitral.weights.detect import (
 from vitral.weights.exported import is_exported, read_exported
 from vitral.weights.files import align
 from vitral.weights.inflate_video import inflate, resize_time_embed
-from vitral.weights.layouts import with_settings
+from vitral.weights.layouts import naming_the_family, with_settings
 from vitral.weights.ledger import Ledger, LedgerLine
 from vitral.weights.mismatch import check
 
@@ -76,8 +76,10 @@ def read(
 ) -> WeightsSource:
     """Read and check the weights of a file, a folder or a hub id; see `load`."""
     opened = open_weights(resolve_path(path), grid=grid, num_heads=num_heads)
-    source = read_layout(detect_layout(opened), opened)
-    check(source)
+    layout = detect_layout(opened)
+    with naming_the_family(opened):
+        source = read_layout(layout, opened)
+        check(source)
     return with_settings(source, settings) if settings else source
 
 

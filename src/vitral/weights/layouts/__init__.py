@@ -2,6 +2,11 @@
 
 from vitral.weights.layouts.assumptions import with_assumptions, with_settings
 from vitral.weights.layouts.class_names import with_unique_names
+from vitral.weights.layouts.families import (
+    find_family,
+    naming_the_family,
+    unknown_family,
+)
 from vitral.weights.layouts.layout import Layout, ModelSpec, available_layouts
 from vitral.weights.layouts.vitral import save, update_metadata
 
@@ -9,7 +14,10 @@ __all__ = [
     "Layout",
     "ModelSpec",
     "available_layouts",
+    "find_family",
+    "naming_the_family",
     "save",
+    "unknown_family",
     "update_metadata",
     "with_assumptions",
     "with_settings",

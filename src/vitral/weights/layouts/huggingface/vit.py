@@ -171,5 +171,6 @@ LAYOUT = Layout(
     mappings=mappings,
     unsupported_reason=unsupported_reason,
     make_output=make_output,
+    same_names="encoders of detectors, which attend in windows",
     class_token_row="with",
 )
