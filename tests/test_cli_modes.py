@@ -55,7 +55,8 @@ OTHERS = (
     ("verify-resume small.scratch --dry-run", "`--dry-run` does nothing"),
     ("verify-resume small.scratch digits --devices 2", "`--devices` does nothing"),
     ("transfer none --data none --protocol linear --shots 1", "`--shots` goes with"),
-    ("eval none --protocol knn --img-size 32", "`--img-size` goes with"),
+    ("eval none --protocol classify --img-size 32", "`--img-size` goes with"),
+    ("transfer none --data none --protocol knn --img-size 32", "`--img-size` goes"),
 )
 """Command lines with a flag that does nothing there, and what is said."""
 

@@ -1,5 +1,6 @@
 """Flags that several verbs share, declared without torch, and their checks."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from vitral.cli.parser import Parser
@@ -19,18 +20,44 @@ def add_device_flag(parser: Parser) -> None:
     parser.add("--device", "auto", "cpu, cuda, mps or auto")
 
 
-def add_protocol_flags(parser: Parser) -> None:
-    """Add the flags of probes, and of `finetune`, whose 0 means as in the paper."""
+def add_protocol_flags(parser: Parser, *, probes_resize: bool) -> None:
+    """Add the flags of probes, and of `finetune`, whose 0 means as in the paper.
+
+    Args:
+        probes_resize: probes take an image size too, of the one model that they see.
+    """
+    learning = " ".join((*PROBES, "finetune"))
+    sized = learning if probes_resize else "finetune"
     parser.add("--k", 20, "neighbours, for knn", modes="knn")
     parser.add("--seed", 0, "of draws and splits", modes="fewshot linear finetune")
     parser.add("--cache-dir", "", "where features are kept", modes=" ".join(PROBES))
+    parser.add(
+        "--image-size --img-size",
+        [0],
+        "height and width; default: the weights' own, or less for smaller images",
+        modes=sized,
+    )
+    parser.add("--workers -j", 0, "processes that decode images", modes=learning)
     add = partial(parser.add, group="finetune", modes="finetune")
     add("--lrs LR", [float], "learning rates to try; default: the paper's")
     add("--steps", 0, "updates a training")
     add("--batch-size -b", 0, "images an update")
-    add("--image-size --img-size", [0], "height and width")
     add("--seeds", 3, "trainings on all of train")
-    add("--workers -j", 0, "processes that decode images")
+
+
+def read_image_size(numbers: Sequence[int]) -> int | tuple[int, int] | None:
+    """Return the pixels of `--image-size`; None where it was not given.
+
+    Raises:
+        ConfigError: it is more than two numbers.
+    """
+    if not any(numbers):
+        return None
+    if len(numbers) > 2:
+        raise ConfigError(
+            f"`--image-size` is one number or HEIGHT WIDTH: got {len(numbers)} numbers."
+        )
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
 def add_merge_flags(parser: Parser, modes: str = "") -> None:

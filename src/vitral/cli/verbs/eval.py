@@ -10,6 +10,7 @@ from vitral.cli.flags import (
     add_device_flag,
     add_merge_flags,
     add_protocol_flags,
+    read_image_size,
     validate_merge,
 )
 from vitral.cli.parser import Parser
@@ -62,7 +63,7 @@ def make_parser() -> Parser:
     )
     parser.add("--shots", [int], "for fewshot", modes="fewshot")
     parser.add("--real", "", "real.json: a second accuracy on imagenet", modes=HEAD)
-    add_protocol_flags(parser)
+    add_protocol_flags(parser, probes_resize=True)
     add_merge_flags(parser, modes=HEAD)
     add_device_flag(parser)
     parser.add("--out", "", "folder for the result's files")
@@ -145,6 +146,7 @@ def _probe(args: argparse.Namespace) -> None:
         to_json,
         write_probes,
     )
+    from vitral.workflows.runtime import Runtime
 
     rows, material = probe_weights(
         args.run,
@@ -153,7 +155,8 @@ def _probe(args: argparse.Namespace) -> None:
         settings=ProbeSettings(shots=tuple(args.shots), k=args.k, seed=args.seed),
         objective=read_objective(args.task, args.target),
         folder=args.cache_dir or None,
-        device=args.device,
+        runtime=Runtime(device=args.device, workers=args.workers),
+        image_size=read_image_size(args.image_size),
     )
     if args.json:
         print(to_json(rows))

@@ -3,7 +3,12 @@
 import sys
 from pathlib import Path
 
-from vitral.cli.flags import add_device_flag, add_merge_flags, validate_merge
+from vitral.cli.flags import (
+    add_device_flag,
+    add_merge_flags,
+    read_image_size,
+    validate_merge,
+)
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
 
@@ -79,7 +84,7 @@ def run(argv: list[str]) -> None:
         what=args.what,
         kind=args.format,
         options=InspectionOptions(
-            image_size=_parse_image_size(args.image_size),
+            image_size=read_image_size(args.image_size),
             layer=args.layer,
             target=args.target,
             merge=args.merge,
@@ -98,13 +103,3 @@ def run(argv: list[str]) -> None:
         raise DataError(
             f"{len(made.unreadable)} files could not be read; the rest was looked at."
         )
-
-
-def _parse_image_size(numbers: list[int]) -> int | tuple[int, int] | None:
-    if not numbers:
-        return None
-    if len(numbers) > 2:
-        raise ConfigError(
-            f"`--image-size` is one number or HEIGHT WIDTH: got {len(numbers)} numbers."
-        )
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

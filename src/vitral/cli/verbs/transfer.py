@@ -36,7 +36,7 @@ def make_parser() -> Parser:
         choices=PROTOCOLS,
     )
     parser.add("--shots", list(SHOTS), "for fewshot", modes="fewshot")
-    add_protocol_flags(parser)
+    add_protocol_flags(parser, probes_resize=False)
     add_device_flag(parser)
     parser.add("--out", "runs/transfer", "folder of the table")
     parser.add("--json", False, "print the whole table")

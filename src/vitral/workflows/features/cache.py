@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ ABANDONED_SECONDS = 3600.0
 HALF_WRITTEN = re.compile(
     rf"\.[0-9a-f]{{32}}\.(f32|json)\.\d+{re.escape(TEMPORARY_SUFFIX)}"
 )
+PROGRESS_SECONDS = 5.0
+"""Between two lines on the progress."""
 
 
 def default_cache_folder() -> Path:
@@ -220,7 +223,8 @@ def _compute_entry(
 
     def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            for x in iter_features(model, loader):
+            batches = iter_features(model, loader)
+            for x in log_progress(batches, len(loader.examples)):
                 values = x.numpy().astype("<f4").tobytes()
                 file.write(values)
                 digest.update(values)
@@ -233,6 +237,24 @@ def _compute_entry(
     return attach_targets(
         _open_memmap(entry.features_file, *shape), loader.examples, bad
     )
+
+
+def log_progress(batches: Iterator[Tensor], total: int) -> Iterator[Tensor]:
+    """Yield the batches, and log now and then how many of all images are done."""
+    started = logged = time.monotonic()
+    done = 0
+    for x in batches:
+        yield x
+        done += len(x)
+        now = time.monotonic()
+        if now - logged < PROGRESS_SECONDS or done >= total:
+            continue
+        logged, spent = now, now - started
+        left = spent / done * (total - done)
+        logger.info(
+            f"features: {done:,} of {total:,} images in {spent:.0f} s, about "
+            f"{left:.0f} s left"
+        )
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -27,6 +27,7 @@ from vitral.workflows.features.cache import (
     log_skipped,
     make_loader,
 )
+from vitral.workflows.features.image_size import choose_image_size
 from vitral.workflows.resolve_task import fitting_objective
 from vitral.workflows.run import Run, open_run
 from vitral.workflows.runtime import Runtime, pick_device
@@ -104,6 +105,7 @@ def extract_splits(
     objective: ObjectiveConfig | None = None,
     folder: str | Path | None = None,
     runtime: Runtime | None = None,
+    image_size: int | tuple[int, int] | None = None,
 ) -> SplitFeatures:
     """Extract the features of train, val and test with the cache of `cached_features`.
 
@@ -114,6 +116,8 @@ def extract_splits(
             split of `vitral.data.open`.
         objective: settings of what is learned from the data; None: what it fits.
         folder: folder of the cache; None for the user's.
+        image_size: pixels, (height, width) or one number. None: a run's own, and for
+            weights what `choose_image_size` says.
 
     Raises:
         ConfigError: no data was given with weights that are not a run, or the data
@@ -125,7 +129,7 @@ def extract_splits(
     dataset = dataset_for(opened or weights, data, objective)
     task = find_probe_task(opened, dataset, objective)
     measured = held_out_split(dataset, task)
-    model, preprocess = _resolve_model(weights, opened)
+    model, preprocess = _resolve_model(weights, opened, dataset, image_size)
     runtime = runtime or Runtime()
     model.to(pick_device(runtime.device))
 
@@ -234,12 +238,17 @@ def _open_data(data: str | Path | Dataset, kind: InputKind) -> Dataset:
 
 
 def _resolve_model(
-    weights: str | Path | Run, run: Run | None
+    weights: str | Path | Run,
+    run: Run | None,
+    dataset: Dataset,
+    image_size: int | tuple[int, int] | None,
 ) -> tuple[VisionModel, Preprocess]:
     run = weights if isinstance(weights, Run) else run
-    if run is not None:
+    if run is not None and image_size is None:
         return run.model, run.preprocess
-    assert not isinstance(weights, Run)
-    loaded = vitral.weights.load(weights, dtype=torch.float32)
+    path = weights.path if isinstance(weights, Run) else weights
+    if image_size is None:
+        image_size = choose_image_size(vitral.weights.read(path).config, dataset)
+    loaded = vitral.weights.load(path, image_size=image_size, dtype=torch.float32)
     shape = loaded.model.config.input_shape
     return loaded.model, loaded.preprocess.for_input(shape)

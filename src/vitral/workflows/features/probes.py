@@ -23,7 +23,8 @@ def probe_weights(
     settings: ProbeSettings = DEFAULTS,
     objective: ObjectiveConfig | None = None,
     folder: str | Path | None = None,
-    device: str = "auto",
+    runtime: Runtime | None = None,
+    image_size: int | tuple[int, int] | None = None,
 ) -> tuple[list[ProbeRow], SplitFeatures]:
     """Run one of PROTOCOLS on the features of any weights.
 
@@ -31,6 +32,7 @@ def probe_weights(
         data: empty for the data of a run.
         objective: settings of what is learned from the data; None: what it fits.
         folder: folder of the feature cache; None for the user's.
+        image_size: as in `extract_splits`.
 
     Raises:
         ConfigError: the protocol is unknown or does not fit the data.
@@ -45,7 +47,8 @@ def probe_weights(
         data,
         objective=objective,
         folder=folder,
-        runtime=Runtime(device=device),
+        runtime=runtime,
+        image_size=image_size,
     )
     return run_probe(features, protocol=protocol, settings=settings), features
 
