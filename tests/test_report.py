@@ -430,7 +430,7 @@ def test_a_folder_that_is_not_a_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("data.json", "{", r"data\.json is not valid JSON"),
+        ("data.json", "{", r"data\.json is not readable JSON"),
         (
             "environment.json",
             "[]",
