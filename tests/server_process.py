@@ -120,7 +120,7 @@ def request(
     headers: dict[str, str] | None = None,
 ) -> bytes:
     """The bytes of a request; a header given as an empty text is left out."""
-    every = {"host": "test", "content-type": "image/jpeg"}
+    every = {"host": "localhost", "content-type": "image/jpeg"}
     every |= {"content-length": str(len(body))} | (headers or {})
     lines = [f"{name}: {value}" for name, value in every.items() if value]
     head = "\r\n".join([f"{method} {path} HTTP/1.1", *lines, "", ""])

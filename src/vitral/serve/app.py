@@ -11,7 +11,14 @@ from vitral.serve import schema
 from vitral.serve.batching import Batcher, Item
 from vitral.serve.error_handlers import add_error_handlers
 from vitral.serve.errors import HTTPError
-from vitral.serve.http import RequestMiddleware, accept, limits, multipart
+from vitral.serve.http import (
+    Admission,
+    OriginCheck,
+    RequestMiddleware,
+    accept,
+    limits,
+    multipart,
+)
 from vitral.serve.metrics import Metrics
 from vitral.serve.page import PAGE, add_page
 from vitral.serve.settings import Settings
@@ -40,7 +47,14 @@ class Service:
         self.budget = limits.Budget(settings.max_buffered)
         self.reload_error = ""
         """Why the last reload failed; empty after a success or without a reload."""
-        self.app = RequestMiddleware(_routes(self), self.metrics, PATHS)
+        self.admission = Admission(settings.max_connections, settings.client_limit)
+        self.app = RequestMiddleware(
+            _routes(self),
+            self.metrics,
+            PATHS,
+            admission=self.admission,
+            origin=OriginCheck(settings.host, settings.allow_hosts.split(",")),
+        )
 
     def require_token(self, request: Request) -> None:
         """Raise HTTPError (401) unless the request carries the configured token."""

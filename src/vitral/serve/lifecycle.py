@@ -5,6 +5,8 @@ A stop answers all accepted requests (signals.py), closes the sockets and exits 
 
 import asyncio
 import contextlib
+import resource
+import select
 import socket
 from collections.abc import Iterator
 
@@ -18,11 +20,15 @@ from vitral.serve.settings import Settings
 from vitral.serve.signals import Signals, describe_model
 from vitral.serve.worker import Worker
 
+_DRAIN_SECONDS = 1.0
+"""Longest wait for the first request of connections that were just accepted."""
+
 
 def run(settings: Settings) -> None:
     """Serve until a signal; raises what `vitral.serve.serve` documents."""
     # A port in use fails at once, not after the model is loaded.
     _bind_socket(settings).close()
+    _raise_file_limit(settings)
     asyncio.run(_run(settings))
 
 
@@ -56,6 +62,7 @@ async def _serve(
     tasks = {http, batches, supervision, reloads, stop}
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await _drain(service, listener, server)
         server.should_exit = True
         await asyncio.wait({http}, timeout=5)
         for task in done:
@@ -64,6 +71,44 @@ async def _serve(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _drain(service: Service, listener: socket.socket, server: "_Server") -> None:
+    """Answer connections that were accepted, or wait in the backlog, before the end.
+
+    Closing a listener resets those of its backlog. With a backlog of 0 the system
+    drops new ones, which try again and are refused when it is closed.
+    """
+    with contextlib.suppress(OSError):
+        listener.listen(0)
+    await _wait_until_idle(service)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _DRAIN_SECONDS
+    while loop.time() < end and select.select([listener], [], [], 0)[0]:
+        await asyncio.sleep(0)
+    for each in server.servers:
+        each.close()
+    await _wait_until_idle(service)
+
+
+async def _wait_until_idle(service: Service) -> None:
+    """Wait until no request is open and no connection is without one."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _DRAIN_SECONDS
+    while loop.time() < end:
+        await asyncio.sleep(0.05)
+        if not (service.app.in_flight or service.admission.num_fresh):
+            return
+
+
+def _raise_file_limit(settings: Settings) -> None:
+    """Allow a file for every connection, those that are being closed included."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4 * settings.max_connections + 256
+    if soft < wanted and soft != resource.RLIM_INFINITY:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 class _Server(uvicorn.Server):
@@ -83,9 +128,12 @@ def _on_worker_death(service: Service) -> None:
 def _config(service: Service) -> uvicorn.Config:
     settings = service.settings
     # uvicorn makes the protocols, so the class carries the settings.
-    protocol = type(
-        "Protocol", (HTTPProtocol,), {"settings": settings, "turns": FairScheduler()}
-    )
+    shared = {
+        "settings": settings,
+        "turns": FairScheduler(),
+        "admission": service.admission,
+    }
+    protocol = type("Protocol", (HTTPProtocol,), shared)
     return uvicorn.Config(
         service.app,
         http=protocol,

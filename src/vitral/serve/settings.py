@@ -38,7 +38,13 @@ class Settings:
     keep_alive: float = 5.0
     """Seconds that a connection may stay without a request."""
     max_connections: int = 512
-    """Connections open at a time."""
+    """Connections open at a time. One that waits for a request makes room for a new
+    one; health and readiness have places of their own."""
+    client_connections: int = 0
+    """Connections of one client (address) at a time; 0 for half of all."""
+    allow_hosts: str = ""
+    """Names of this server, and of sites whose pages may post to it, joined by commas.
+    On a loopback address others are refused."""
     worker_timeout: float = 30.0
     """Seconds for one batch, after which the model process counts as hung."""
     grace: float = 20.0
@@ -55,6 +61,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         minimums = {"port": 0, "queue": 0, "max_wait_ms": 0, "threads": 0, "merge": 0}
+        minimums["client_connections"] = 0
         for field in fields(self):
             value = getattr(self, field.name)
             if value is None or isinstance(value, str):
@@ -78,6 +85,11 @@ class Settings:
                 f"`--max-bytes` {self.max_bytes} is above `--max-buffered` "
                 f"{self.max_buffered}, so that such a body could never be held."
             )
+
+    @property
+    def client_limit(self) -> int:
+        """Connections of one client."""
+        return self.client_connections or max(1, self.max_connections // 2)
 
     @property
     def queue_limit(self) -> int:

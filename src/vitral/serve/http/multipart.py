@@ -17,7 +17,7 @@ _HEAD_BYTES = 8192
 _BOUNDARY = re.compile(
     r'boundary=(?:"([^"\\]{1,70})"|([!#$%&\'*+.^_`|~0-9A-Za-z/:=?-]{1,70}))', re.I
 )
-_NAME = re.compile(rb';\s*name=(?:"([^"]*)"|([^;\s"]+))', re.I)
+_PARAMETER = re.compile(rb'\s*;\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;\s"]*))')
 
 
 async def extract_image(content: bytes, content_type: str) -> bytes:
@@ -74,6 +74,19 @@ async def _find(content: bytes, pattern: bytes, start: int) -> int:
     return -1
 
 
+def _field_name(disposition: bytes) -> bytes:
+    """Return the parameter `name`, read from the left: a value may hold its like."""
+    at = disposition.find(b";")
+    while at >= 0:
+        match = _PARAMETER.match(disposition, at)
+        if match is None:
+            return b""
+        if match[1].lower() == b"name":
+            return match[2] if match[2] is not None else match[3]
+        at = match.end()
+    return b""
+
+
 def _parse_part(content: bytes, start: int, end: int) -> tuple[bytes, bytes]:
     if content.startswith(b"\r\n", start):
         return b"", content[start + 2 : end]
@@ -84,8 +97,7 @@ def _parse_part(content: bytes, start: int, end: int) -> tuple[bytes, bytes]:
     for line in content[start:gap].split(b"\r\n"):
         key, _, value = line.partition(b":")
         if key.strip().lower() == b"content-disposition":
-            match = _NAME.search(value)
-            name = (match[1] or match[2] or b"") if match else b""
+            name = _field_name(value)
     return name, content[gap + 4 : end]
 
 

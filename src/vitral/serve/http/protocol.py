@@ -14,6 +14,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vitral.serve.errors import error_body
+from vitral.serve.http.admission import RESERVE_SECONDS, Admission
 from vitral.serve.http.fair_scheduler import FairScheduler
 from vitral.serve.http.transport import Transport, cancel_timer
 from vitral.serve.settings import Settings
@@ -38,10 +39,11 @@ _REASON_PHRASES = {
 class HTTPProtocol(H11Protocol):
     """One connection.
 
-    uvicorn makes the instances, so a subclass carries `settings` and `turns`.
+    uvicorn makes the instances, so a subclass carries `settings` and what they share.
     """
 
     settings: Settings
+    admission: Admission
     turns: FairScheduler
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -58,15 +60,22 @@ class HTTPProtocol(H11Protocol):
             transport.max_size = READ_BYTES
         self._outer = Transport(transport, self._client_may_send)
         super().connection_made(cast(asyncio.Transport, self._outer))
-        if len(self.connections) > self.settings.max_connections:
-            self._refuse(
-                503,
-                "too_many_connections",
-                f"More than {self.settings.max_connections} connections are open. "
-                "Connect again later.",
-            )
+        if not self.admission.admit(self):
+            self._refuse(503, "too_many_connections", self._too_many())
             return
         self._start_header_timer()
+
+    def evict(self) -> None:
+        """Give the place to another connection, which does not wait."""
+        if self.conn.trailing_data[0] or self.admission.is_fresh(self):
+            self._refuse(503, "too_many_connections", self._too_many())
+        self._outer.close_now()
+
+    def _too_many(self) -> str:
+        return (
+            f"At most {self.settings.max_connections} connections are open at a time, "
+            f"and {self.settings.client_limit} of one client. Connect again later."
+        )
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
@@ -94,6 +103,7 @@ class HTTPProtocol(H11Protocol):
     def _yield_to_others(self) -> None:
         if not self._is_waiting:
             self._is_waiting = True
+            self.admission.set_waiting(self, False)
             self._outer.pause()
             self.turns.add(self._resume)
 
@@ -122,6 +132,7 @@ class HTTPProtocol(H11Protocol):
         self._update_header_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.admission.remove(self)
         self._outer.close_timer()
         self._head_timer = cancel_timer(self._head_timer)
         self._write_timer = cancel_timer(self._write_timer)
@@ -151,6 +162,8 @@ class HTTPProtocol(H11Protocol):
 
     def _update_header_timer(self) -> None:
         """Run the timer only while a head is incomplete."""
+        waits = self.conn.their_state is h11.IDLE and not self._is_waiting
+        self.admission.set_waiting(self, waits)
         if self.conn.their_state is not h11.IDLE:
             self._head_timer = cancel_timer(self._head_timer)
         elif self.conn.trailing_data[0]:
@@ -159,11 +172,16 @@ class HTTPProtocol(H11Protocol):
     def _start_header_timer(self) -> None:
         if self._head_timer is None:
             seconds = self.settings.head_timeout
+            if self.admission.is_reserved(self.client):
+                seconds = min(seconds, RESERVE_SECONDS)
             self._head_timer = self.loop.call_later(seconds, self._on_header_timeout)
 
     def _on_header_timeout(self) -> None:
         self._head_timer = None
         if self.transport.is_closing():
+            return
+        if self.admission.is_reserved(self.client):
+            self._refuse(503, "too_many_connections", self._too_many())
             return
         if not self.conn.trailing_data[0]:
             self.transport.close()

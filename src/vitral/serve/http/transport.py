@@ -41,6 +41,10 @@ class Transport:
         self._transport.write_eof()
         self._transport.resume_reading()
 
+    def close_now(self) -> None:
+        """Close without waiting for bytes on the way."""
+        self._transport.close()
+
     def pause(self) -> None:
         """Read nothing until `resume`, whatever `resume_reading` asks for."""
         self._is_on_hold = True
