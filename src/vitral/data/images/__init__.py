@@ -2,7 +2,13 @@
 
 from vitral.data.images import uint8
 from vitral.data.images.affine import rotate_image, shift_image
-from vitral.data.images.decode import DecodedImage, decode, one_line, to_rgb
+from vitral.data.images.decode import (
+    DecodedImage,
+    count_pixels,
+    decode,
+    one_line,
+    to_rgb,
+)
 from vitral.data.images.formats import (
     IMAGE_EXTENSIONS,
     begins_as_image,
@@ -44,6 +50,7 @@ __all__ = [
     "as_rgb",
     "attach_raster",
     "begins_as_image",
+    "count_pixels",
     "decode",
     "drop_vanished",
     "is_giant",

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vitral.data.images import Size, decode
+from vitral.data.images import Size, count_pixels, decode
 from vitral.errors import ImageError, WeightsError
 from vitral.inspection import grad_cam, has_attention, rollout
 from vitral.models import MergeSchedule
@@ -24,6 +24,7 @@ from vitral.serve.worker.description import (
     describe_task,
     suffixes_by_type,
 )
+from vitral.serve.worker.pixel_budget import PixelBudget
 from vitral.tasks import Answer
 from vitral.weights import ExportedModel
 from vitral.workflows import Run, open_run
@@ -70,6 +71,7 @@ class Predictor:
         self.run = _open_image_run(path, merge, merge_schedule)
         self.max_pixels = max_pixels
         self._decoders = ThreadPoolExecutor(max(1, threads))
+        self._budget = PixelBudget(max_pixels)
         self.presentation = self.run.task.present(self.run.labels, self.run.metadata)
         self._suffixes = suffixes_by_type(self.presentation)
         self.model = self.run.model.eval()
@@ -147,8 +149,9 @@ class Predictor:
         if missing and (wants.get("map") or wants.get("embedding")):
             return [422, "no_features", missing]
         try:
-            decoded = decode(content, self.max_pixels)
-            pixels = self.run.preprocess_input(decoded.image)
+            with self._budget.hold(count_pixels(content, self.max_pixels)):
+                decoded = decode(content, self.max_pixels)
+                pixels = self.run.preprocess_input(decoded.image)
         except ImageError as error:
             return [
                 422,
