@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,13 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
     try:
         if callable(content):
+            # Some libraries write 0600 whatever the umask says.
+            temporary.touch()
+            mode = stat.S_IMODE(temporary.stat().st_mode)
+            temporary.unlink()
             content(temporary)
+            if temporary.is_file():
+                temporary.chmod(mode)
         else:
             data = content.encode() if isinstance(content, str) else content
             temporary.write_bytes(data)
@@ -41,6 +48,15 @@ def write_atomic(path: Path, content: bytes | str | Callable[[Path], None]) -> N
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_unlinked(path: str | Path, flags: int) -> int:
+    """Open as `os.open`, for the `opener` of `open`; a link is not followed.
+
+    Raises:
+        OSError: ELOOP: the file is a link, which may name any file of the user.
+    """
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from vitral.atomic_io import open_unlinked
 from vitral.cli.terminal import escape_controls
+from vitral.errors import ConfigError
 
 TRAINING = ("vitral.workflows.train",)
 """Loggers of one training: verbs that train many runs leave their lines out."""
@@ -16,7 +18,13 @@ _LOG_FILE: list[Path] = []
 
 def set_log_folder(folder: Path) -> None:
     """Write to log.txt in `folder` from now on; the folder must exist."""
-    _LOG_FILE[:] = [folder / "log.txt"]
+    file = folder / "log.txt"
+    if file.is_symlink():
+        raise ConfigError(
+            f"{file} is a link, and a log must be a file of its own: writing would "
+            "change the file that it names. Remove the link."
+        )
+    _LOG_FILE[:] = [file]
 
 
 def log_file() -> Path | None:
@@ -46,7 +54,7 @@ def append_text(file: Path, text: str) -> bool:
     A full disk ends a run where it saves, with a sentence that says what to do.
     """
     try:
-        with file.open("a", encoding="utf-8") as log:
+        with open(file, "a", encoding="utf-8", opener=open_unlinked) as log:
             log.write(text)
     except OSError:
         return False

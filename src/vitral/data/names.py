@@ -7,6 +7,19 @@ from collections.abc import Iterable
 _ESCAPED = re.compile(r"\\([\\;])")
 
 
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def escape_cell(text: str) -> str:
+    """Put `'` before a text that a spreadsheet would run as a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unescape_cell(text: str) -> str:
+    """Invert `escape_cell`."""
+    return text[1:] if text[:1] == "'" and _FORMULA.match(text) else text
+
+
 def canonical_name(name: str) -> str:
     """Return a name in Unicode's form NFC, under which two names are one class."""
     return unicodedata.normalize("NFC", name)

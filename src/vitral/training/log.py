@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from vitral.atomic_io import sync_folder
+from vitral.atomic_io import open_unlinked, sync_folder
 from vitral.errors import ConfigError, DivergedError, WeightsError
 
 TIMING_FIELDS = ("images_per_second", "data_wait")
@@ -24,7 +24,8 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = path.open("ab", buffering=0)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._file = os.fdopen(open_unlinked(path, flags), "ab", buffering=0)
             sync_folder(path.parent)
         except OSError as error:
             raise self._write_error(error) from error
@@ -78,6 +79,8 @@ class MetricsLog:
 
     def _write_error(self, error: OSError) -> ConfigError | WeightsError:
         reason = error.strerror or str(error)
+        if error.errno == errno.ELOOP:
+            reason = "it is a link, which is not followed: remove it"
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return (WeightsError if full else ConfigError)(
             f"{self.path} cannot be written ({reason}): free space or choose another "

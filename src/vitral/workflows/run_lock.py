@@ -21,7 +21,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from vitral import config_io
-from vitral.atomic_io import TEMPORARY_SUFFIX, make_folder
+from vitral.atomic_io import TEMPORARY_SUFFIX, make_folder, open_unlinked
 from vitral.errors import ConfigError, VitralError, WeightsError
 from vitral.training.distributed import broadcast_from_rank_zero
 from vitral.workflows.config import VOLATILE, read_config
@@ -95,10 +95,19 @@ def is_torchrun_restart(file: Path) -> bool:
 
 
 def require_unlocked(file: Path) -> None:
+    _require_no_link(file)
     missing = (FileNotFoundError, NotADirectoryError)
     with contextlib.suppress(*missing), file.open("rb") as opened:
         if not _acquire(opened.fileno(), file):
             raise ConfigError(_in_use_message(file))
+
+
+def _require_no_link(file: Path) -> None:
+    if file.is_symlink():
+        raise ConfigError(
+            f"{file} is a link, and the lock of a run must be a file of its own: "
+            "writing would change the file that it names. Remove the link."
+        )
 
 
 @contextmanager
@@ -125,7 +134,8 @@ def lock_file(file: Path) -> Iterator[None]:
 def _open_locked(file: Path) -> int:
     """Open and lock the file itself: not one that its last owner has just removed."""
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        _require_no_link(file)
+        descriptor = open_unlinked(file, os.O_RDWR | os.O_CREAT)
         if not _acquire(descriptor, file):
             os.close(descriptor)
             raise ConfigError(_in_use_message(file))

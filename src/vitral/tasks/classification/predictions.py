@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vitral.atomic_io import write_atomic
+from vitral.data.names import escape_cell, unescape_cell
 from vitral.errors import ConfigError
 from vitral.tasks.classification.single_label import label_ranks, softmax
 
@@ -70,9 +71,9 @@ def write_predictions(
     for i, name in enumerate(ids):
         writer.writerow(
             [
-                name,
-                class_names[labels[i]],
-                class_names[answer[i]],
+                escape_cell(name),
+                escape_cell(class_names[labels[i]]),
+                escape_cell(class_names[answer[i]]),
                 f"{probability[i, answer[i]]:.6g}",
                 f"{probability[i, labels[i]]:.6g}",
                 rank[i],
@@ -82,7 +83,8 @@ def write_predictions(
         )
     empty = [""] * (len(class_names) if wide else 0)
     for name, label in unreadable:
-        writer.writerow([name, class_names[label], "", "", "", "", 0, *empty])
+        cells = [escape_cell(name), escape_cell(class_names[label])]
+        writer.writerow([*cells, "", "", "", "", 0, *empty])
     write_atomic(path, text.getvalue())
 
 
@@ -124,9 +126,9 @@ def _read_rows(path: Path) -> tuple[Prediction, ...]:
 
 def _prediction(row: dict[str, str]) -> Prediction:
     return Prediction(
-        path=row["path"],
-        label=row["label"],
-        predicted=row["predicted"],
+        path=unescape_cell(row["path"]),
+        label=unescape_cell(row["label"]),
+        predicted=unescape_cell(row["predicted"]),
         confidence=_read_share(row["confidence"]),
         label_probability=_read_share(row["label_probability"]),
         rank=int(row["rank"]) if row["rank"] else None,

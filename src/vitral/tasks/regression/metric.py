@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitral.atomic_io import write_atomic
 from vitral.data import BadFile, Batch
+from vitral.data.names import escape_cell
 from vitral.errors import DataError, DivergedError
 from vitral.evaluation import Interval, wilson
 from vitral.tasks.labels import Labels
@@ -109,10 +110,14 @@ class NumberMetric(Metric):
         ):
             row = zip(truth, values, half_widths, strict=True)
             cells = [_cells(*numbers) for numbers in row]
-            writer.writerow([path, *(cell for part in cells for cell in part)])
+            writer.writerow(
+                [escape_cell(path), *(cell for part in cells for cell in part)]
+            )
         for file, truth in zip(bad, _bad_truth(bad, len(names)), strict=True):
             cells = [_cells(number, math.nan, None) for number in truth]
-            writer.writerow([file.path, *(cell for part in cells for cell in part)])
+            writer.writerow(
+                [escape_cell(file.path), *(cell for part in cells for cell in part)]
+            )
         write_atomic(folder / f"{name}.csv", text.getvalue())
 
 

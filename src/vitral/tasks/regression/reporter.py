@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from vitral.data.names import unescape_cell
 from vitral.document import (
     Answered,
     Block,
@@ -185,7 +186,7 @@ def _read_numbers(
             try:
                 for row in reader:
                     cells.append([[_to_number(row[k]) for k in p] for p in keys])
-                    paths.append(row["path"])
+                    paths.append(unescape_cell(row["path"]))
             except (KeyError, TypeError, ValueError, csv.Error) as error:
                 raise ConfigError(
                     f"{file}: line {reader.line_num} cannot be read ({error}). "

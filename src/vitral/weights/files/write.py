@@ -1,5 +1,6 @@
 """Write weights files: never a pickle, atomically, with reproducible bytes."""
 
+import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +35,26 @@ def write_safetensors(
         plain[name] = contiguous.clone() if address in seen else contiguous
         seen.add(address)
     header = {"format": "pt", **(metadata or {})}
-    _write(path, lambda file: save_file(plain, file, metadata=header))
+    _write(path, lambda file: save_sorted(file, plain, header))
+
+
+def save_sorted(
+    file: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write .safetensors whose metadata is in order, so equal models are equal files.
+
+    safetensors writes the metadata in an order of chance (0.6).
+    """
+    save_file(tensors, file, metadata=dict(metadata))
+    with file.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        content = json.loads(opened.read(length))
+        content["__metadata__"] = dict(sorted(content["__metadata__"].items()))
+        text = json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+        # Spaces at the end keep the length, and the tensors their alignment.
+        if len(text) <= length:
+            opened.seek(8)
+            opened.write(text.ljust(length))
 
 
 def write_npz(path: Path, arrays: Mapping[str, Tensor | np.ndarray]) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 import vitral.models
 from vitral import config_io
@@ -23,6 +22,7 @@ from vitral.models.bounds import MAX_PATCHES
 from vitral.models.meta_init import meta_init
 from vitral.weights import file_metadata
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
+from vitral.weights.files import save_sorted
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.timm import layout
 from vitral.weights.mapping import TensorMapping, copy
@@ -160,7 +160,7 @@ def save(
         make_folder(folder)
         write_atomic(
             folder / TENSORS,
-            lambda path: save_file(tensors, path, metadata=metadata),
+            lambda path: save_sorted(path, tensors, metadata),
         )
         write_json(folder / CONFIG, fields)
     except (OSError, SafetensorError) as error:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.atomic_io import write_atomic
+from vitral.data.names import escape_cell
 from vitral.errors import ConfigError, MissingExtraError
 from vitral.tasks import Answer
 
@@ -112,7 +113,7 @@ class CsvWriter(_LineWriter):
         """Return a row as text, with its line break."""
         values = {} if row.answer is None else row.answer.row()
         cells = [_format_cell(values.get(name)) for name in self.columns]
-        return _csv_line([_escape_surrogates(row.path), *cells, row.error])
+        return _csv_line([escape_cell(_escape_surrogates(row.path)), *cells, row.error])
 
     def count(self, path: Path) -> tuple[int, int]:
         with path.open(encoding="utf-8", newline="") as file:
@@ -225,7 +226,7 @@ def _csv_line(cells: Sequence[str]) -> str:
 def _format_cell(value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return f"{value:.6g}" if isinstance(value, float) else escape_cell(str(value))
 
 
 def _escape_surrogates(text: str) -> str:
