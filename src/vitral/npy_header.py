@@ -36,7 +36,7 @@ class Readable(Protocol):
 
 
 class NpyHeader(NamedTuple):
-    """What stands before the values of an array."""
+    """Header that stands before the values of an array."""
 
     shape: tuple[int, ...]
     fortran_order: bool

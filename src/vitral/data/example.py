@@ -13,8 +13,8 @@ class Example:
     label: tuple[int, ...] = ()
     """Indices of the names that the source gives the example."""
     target: Any = None
-    """What a task reads from the source beside the names, such as the shares of all
-    classes. Numbers, texts and tuples of them: it is hashed, and sent to workers."""
+    """Value that a task reads from the source beside the names, such as `ClassShares`.
+    Numbers, texts and tuples of them: it is hashed, and sent to workers."""
     split: str = ""
     """"train", "val", "test", or "" while undecided."""
     group: str = ""

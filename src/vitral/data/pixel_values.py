@@ -1,4 +1,4 @@
-"""What values the pixels of a data set have: their range, channels, mean, deviation.
+"""Values of a data set's pixels: their range, channels, mean and deviation.
 
 Files of 8-bit red, green and blue promise their range. Of other values one range is
 measured for the whole data set and kept with the model: a range for each picture would

@@ -26,7 +26,7 @@ class ConvNumerics:
     std_eps: float
     """Epsilon of weight standardisation."""
     std_eps_at: EpsAt
-    """Where it is added: (w - mean) / sqrt(variance + eps), or / (deviation + eps)."""
+    """Its place: (w - mean) / sqrt(variance + eps), or / (deviation + eps)."""
     group_norm_eps: float
     """Epsilon of every GroupNorm."""
     num_groups: int

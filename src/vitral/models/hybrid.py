@@ -46,7 +46,7 @@ class HybridConfig(BackboneConfig, ViTConfig):
     std_eps: float = 1e-5
     """Epsilon of weight standardisation."""
     std_eps_at: EpsAt = "deviation"
-    """Where it is added: (w - mean) / (deviation + eps)."""
+    """Its place: (w - mean) / (deviation + eps)."""
     padding: Padding = "same"
     """Padding as TensorFlow's SAME."""
 

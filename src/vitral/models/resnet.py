@@ -55,7 +55,7 @@ class BackboneConfig:
     std_eps: float = 1e-10
     """Epsilon of weight standardisation."""
     std_eps_at: EpsAt = "variance"
-    """Where it is added: `variance` for (w - mean) / sqrt(variance + eps), `deviation`
+    """Its place: `variance` for (w - mean) / sqrt(variance + eps), `deviation`
     for (w - mean) / (deviation + eps)."""
     padding: Padding = "fixed"
     """`fixed` pads both sides alike, `same` as TensorFlow's SAME."""

@@ -57,7 +57,7 @@ class Settings:
     merge: int | None = None
     """Tokens merged in every block; 0 for none, None as the model was trained."""
     merge_schedule: str | None = None
-    """How they are spread over the blocks; None for `constant`."""
+    """Spread over the blocks; None for `constant`."""
 
     def __post_init__(self) -> None:
         minimums = {"port": 0, "queue": 0, "max_wait_ms": 0, "threads": 0, "merge": 0}

@@ -25,7 +25,7 @@ class ExtractedFeatures:
     bad: tuple[BadFile, ...]
     """Images that could not be decoded; they have no row."""
     targets: tuple[Any, ...] = ()
-    """What else the source says about each example."""
+    """Targets that the source gives each example beside its labels."""
 
 
 def extract_features(model: VisionModel, loader: Loader) -> ExtractedFeatures:

@@ -32,7 +32,7 @@ class Measure:
     field: str
     name: str
     note: str = ""
-    """What it means, in a few words."""
+    """Its meaning in a few words."""
     kind: Literal["share", "number", "decimal", "count"] = "share"
     """Percent, four significant digits, three decimals, or a whole number."""
 

@@ -39,7 +39,7 @@ class Display:
     interval_name: str = "interval"
     """Words for the interval, such as `90 % interval`."""
     explained: str = "the answer"
-    """What a heat map of gradients speaks for, as in `Answer.explained_output`."""
+    """Output that a heat map of gradients explains, as in `Answer.explained_output`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +51,12 @@ class Presentation:
     facts: Mapping[str, Fact] = field(default_factory=dict)
     summary: str = "The answer for one image"
     listed: str = ""
-    """What `AnswerContext.top` counts, such as `classes`; empty for nothing."""
+    """Things that `AnswerContext.top` counts, such as `classes`; empty for nothing."""
     outputs_name: Literal["outputs", "logits"] = "outputs"
     """Name of the raw outputs, in the query and in the answer."""
     outputs: Field = Field(list, "what the model computes")
     files: Mapping[str, str] = field(default_factory=dict)
-    """What each of `Answer.files` holds, by suffix."""
+    """Content of each of `Answer.files`, by suffix."""
     draws: bool = False
-    """Whether `Answer.draw` changes the picture."""
+    """True if `Answer.draw` changes the picture."""
     display: Display = Display()

@@ -81,7 +81,7 @@ class ImageScores:
     """Score of each image of a split, by which two runs are compared in pairs."""
 
     name: str
-    """What the mean of the scores is, such as `mean absolute error`."""
+    """Name of the mean of the scores, such as `mean absolute error`."""
     paths: tuple[str, ...]
     truths: tuple[str, ...]
     """The right answer of each image, which must be the same in both runs."""
@@ -94,7 +94,7 @@ class Reporter:
     """Writer of all parts of report and card that depend on the task."""
 
     subject: ClassVar[str] = "A model of images"
-    """What the model is, at the start of a card."""
+    """Description of the model, at the start of a card."""
     outputs_name: ClassVar[str] = "outputs"
     """Variable that the card's example code assigns the outputs to."""
     compared: ClassVar[str] = ""

@@ -49,7 +49,7 @@ class Headline:
 
 
 class Result(StoredResult, ABC):
-    """How well a model answers on one split."""
+    """Measurement of a model's answers on one split."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     n: int
@@ -111,7 +111,7 @@ class Metric(ABC):
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
         self.parts: dict[int, Any] = {}
-        """What `reduce` gave, by the index of the batch."""
+        """Results of `reduce`, by the index of the batch."""
 
     def update(self, index: int, outputs: Tensor, batch: Batch) -> None:
         """Add batch `index` of the split. The order of batches does not matter."""

@@ -43,12 +43,12 @@ class FitSpec:
     lr: Callable[[int], float]
     """Index of an update, from 0, to its learning rate."""
     folder: Path
-    """Where checkpoints and metrics.jsonl are written."""
+    """Folder of the checkpoints and of metrics.jsonl."""
     seed: int
     clip_norm: float = 0.0
     """Largest norm of the whole gradient; 0 turns it off."""
     resume: bool = False
-    """Whether to resume from the newest checkpoint that verifies; starts when there is
+    """True resumes from the newest checkpoint that verifies, and starts when there is
     none. A finished run returns at once."""
     identity: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that must be the same on resume: hash of the config, fingerprint of
@@ -59,7 +59,7 @@ class FitSpec:
     """Metrics of the evaluation of which the smaller is the better one; those with
     `loss` in their name are, listed or not."""
     recompute: bool = False
-    """Whether the inside of a block is computed again for the gradient, not kept."""
+    """True computes the inside of a block again for the gradient."""
 
 
 def fit(

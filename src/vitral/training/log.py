@@ -15,7 +15,7 @@ from vitral.atomic_io import open_unlinked, sync_folder
 from vitral.errors import ConfigError, DivergedError, WeightsError
 
 TIMING_FIELDS = ("images_per_second", "data_wait")
-"""What differs between two runs of the same seed."""
+"""Fields that differ between two runs of the same seed."""
 
 
 class MetricsLog:

@@ -50,7 +50,7 @@ class LoopConfig:
     and kept as the best model; 0.9999 in the paper; 0 turns it off."""
 
     ema_warmup: bool = False
-    """Whether the factor rises as (1 + step)/(10 + step) up to `ema`."""
+    """True lets the factor rise as (1 + step)/(10 + step) up to `ema`."""
 
     log_every: int = 10
     """Steps between two lines of metrics, which hold the means since the last line."""
@@ -65,7 +65,7 @@ class LoopConfig:
     """Newest checkpoints that stay, beside the best one's."""
 
     compile: bool = False
-    """Whether torch.compile is used."""
+    """True compiles the model with torch.compile."""
 
     patience: int = 0
     """Evaluations without a better one after which the run stops; 0 turns it off."""

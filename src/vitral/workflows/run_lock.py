@@ -33,7 +33,7 @@ LEFTOVERS = ("log.txt", "split.csv", "contents.csv", LOCK_FILE)
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 UNSUPPORTED_ERRNOS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What a file system without locks answers."""
+"""Errors of a file system without locks."""
 RELEASE_TIMEOUT = 20.0
 """Seconds in which a process that a dead owner was starting releases its lock."""
 OWNER_WRITE_TIMEOUT = 1.0

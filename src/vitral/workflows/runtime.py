@@ -38,8 +38,8 @@ class Runtime:
     shard: Literal["none", "fsdp"] = "none"
     """`fsdp` divides weights, gradients and optimizer among the ranks."""
     checkpoint_activations: bool = False
-    """Whether only the input of each block is kept, and the rest computed again for
-    the gradient; the numbers stay the same."""
+    """True keeps only the input of each block, and computes the rest again for the
+    gradient; the numbers stay the same."""
     rank_timeout: float = TIMEOUT
     """Seconds after which a rank that does not answer counts as lost."""
 

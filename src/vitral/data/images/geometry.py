@@ -95,7 +95,7 @@ class Geometry:
     window: CropBox
     """The part of it that stays; its size is that of the model's input."""
     flip: bool = False
-    """Whether left and right are exchanged."""
+    """True exchanges left and right."""
     shift: tuple[int, int] = (0, 0)
     """Pixels down and to the right, edges repeated."""
     degrees: float = 0.0

@@ -30,7 +30,7 @@ class Raster:
     container: ValueRange
     """Lowest and highest value of the container: 0 and 65535 for 16 bits."""
     opacity: bool = False
-    """Whether the last channel is opacity: only a model that takes all channels is
+    """True if the last channel is opacity: only a model that takes all channels is
     given it, others see the picture on white."""
 
     @property

@@ -40,7 +40,7 @@ class Batch(NamedTuple):
     )
     """Clips have a frames axis; an evaluation with several views has a views axis."""
     target: Any
-    """What the data set's `Targets` stack, such as a `ClassTarget`."""
+    """Stack of the data set's `Targets`, such as a `ClassTarget`."""
     id: tuple[str, ...]
 
 

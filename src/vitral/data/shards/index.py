@@ -34,7 +34,7 @@ class ShardIndex:
     vocabulary: list[list[str]] = field(default_factory=list)
     """Every combination of labels that occurs."""
     source: str = ""
-    """Where labels come from, such as ".cls" or "column label"."""
+    """Source of the labels, such as ".cls" or "column label"."""
     names: list[str] = field(default_factory=list)
     """Class names in the file; labels are then indices into them."""
     column: str = ""

@@ -54,8 +54,8 @@ class TimeSformerConfig(ViTConfig):
     `local_global` (near patches, then a coarse grid) or `axial` (time, width, height).
     """
     class_token_in: Literal["last_step", "every_step"] = "last_step"
-    """Where class and register tokens take part: in a block's last step, as in the
-    released code and weights, or in every step, as in the paper's equations."""
+    """Steps that class and register tokens take part in: a block's last, as in the
+    released code and weights, or all, as in the paper's equations."""
     time_position: Literal["learned", "none"] = "learned"
     """A learned row per frame, which starts at zero; `space` has none."""
     time_resize: TimeResize = "linear"

@@ -49,8 +49,8 @@ class ViTConfig(ModelConfig):
     )
     """Type of position embedding (appendix D.4)."""
     position_at: Literal["stem", "every_layer", "every_layer_shared"] = "stem"
-    """Where an absolute position is added: once, before every block from a table of
-    its own, or before every block from one table."""
+    """Place of an absolute position: once, before every block from a table of its own,
+    or before every block from one table."""
     no_embed_class: bool = False
     """Give the class and register tokens no row in the learned 1-D table."""
     no_embed_reg: bool = False

@@ -22,7 +22,7 @@ class NumberTarget(NamedTuple):
     values: Float[Tensor, "batch columns"]
     """float32, which every device has; 0 where a value is missing."""
     rest: Float[Tensor, "batch columns"]
-    """What float32 leaves of a value: a year in seconds has more digits."""
+    """Rest that float32 leaves of a value: a year in seconds has more digits."""
     present: Bool[Tensor, "batch columns"]
     """False where a value is missing."""
 

@@ -53,7 +53,7 @@ ALLOWED_GLOBALS = {
     ("pathlib", "WindowsPath"),
     ("pathlib._local", "PosixPath"),
 }
-"""What `.metadata` may name, apart from torch's types of numbers."""
+"""Names that `.metadata` may hold, apart from torch's types of numbers."""
 
 
 class _Unpickler(pickle.Unpickler):

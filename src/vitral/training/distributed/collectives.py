@@ -44,7 +44,7 @@ class RankGroup:
     rank: int = 0
     world: int = 1
     device: torch.device = CPU
-    """Where the collectives want their tensors."""
+    """Device that the collectives want their tensors on."""
 
     @classmethod
     def from_process_group(cls, device: torch.device) -> "RankGroup":

@@ -26,7 +26,7 @@ class TensorInfo:
     shape: tuple[int, ...]
     dtype: torch.dtype
     start: int = 0
-    """Where its bytes begin in a safetensors file."""
+    """Offset of its bytes in a safetensors file."""
 
     @property
     def nbytes(self) -> int:

@@ -57,7 +57,7 @@ class ModelBundle:
     ledger: Ledger | None
     """None for fresh weights."""
     origin: dict[str, Any]
-    """Where the weights came from and what was done to them, for model/config.json."""
+    """Source of the weights and what was done to them, for model/config.json."""
 
 
 @dataclass(frozen=True, kw_only=True)

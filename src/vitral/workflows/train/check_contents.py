@@ -26,7 +26,7 @@ CONTENTS_FILE = "contents.csv"
 
 @dataclass(frozen=True, slots=True)
 class ContentCheck:
-    """What the files of a run hold, and what was accepted to change."""
+    """Content of a run's files, and the changes that were accepted."""
 
     key: str
     """SHA-256 of the content of all files."""
