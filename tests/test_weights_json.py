@@ -267,3 +267,26 @@ def test_folders_that_timm_writes_load(tmp_path, name, changes):
     edit(tmp_path / "config.json", ("model_args", "in_chans"), 5)
     with pytest.raises(WeightsError, match=r"model_args\.in_chans` is 5, but the"):
         vt.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("vit_tiny_patch16_224", {"embed_dim": 96}),
+        ("vit_so400m_patch14_siglip_224", {"embed_dim": 128}),
+        ("vit_giant_patch14_dinov2", {"embed_dim": 192}),
+        ("deit_small_patch16_224", {"embed_dim": 96}),
+        ("vit_wee_patch16_reg1_gap_256", {"embed_dim": 128}),
+    ],
+)
+def test_heads_are_those_of_the_architecture_with_another_width(
+    tmp_path, name, changes
+):
+    changes |= {"depth": 1, "img_size": 32, "patch_size": 16}
+    theirs = timm.create_model(name, num_classes=3, **changes)
+    randomise(theirs)
+    theirs = theirs.double().eval()
+    save_for_hf(theirs, tmp_path, model_args=changes)
+    image = images(2, 32, 32)
+    with torch.no_grad():
+        assert_near(vt.load(tmp_path).model(image), theirs(image), 1e-10)

@@ -6,7 +6,6 @@ would be another function under the same names.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from vitral.validation import suggestion
 from vitral.weights.checkpoint_facts import LayoutInput, patches_of
 from vitral.weights.layouts import json_fields as fields
 from vitral.weights.layouts.json_fields import Kind
+from vitral.weights.layouts.timm.architectures import implied_arguments
 
 CONFIG, OBJECT = "config.json", "pretrained_cfg"
 PRETRAINED: dict[str, Kind] = {
@@ -127,25 +127,6 @@ TNT: dict[str, Kind] = {
 }
 """Arguments of timm's `TNT`."""
 
-ARCHITECTURES: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        r"vit_(base_patch32_siglip(_gap)?_256|large_patch16_siglip(_gap)?_512"
-        r"|(so400m|giantopt)_patch16_siglip(_gap)?_\d+)",
-        {"act_layer": "gelu_tanh"},
-    ),
-    (r".*_quickgelu_.*", {"act_layer": "quick_gelu"}),
-    (
-        r"vit_base_patch16_rpn.*",
-        {"block_fn": "ResPostBlock (normalises after attention and perceptron)"},
-    ),
-    (r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)", {"mlp_layer": "SwiGLUPacked"}),
-    (r"vit_base_patch16_gap_224|vit_giantopt_patch16_siglip.*", {"num_heads": 16}),
-    (r"test_vit2?", {"num_heads": 2}),
-    (r"test_vit[34]", {"num_heads": 3}),
-    (r"test_vit3", {"pool_include_prefix": True}),
-)
-"""Arguments that a name of timm's decides and no tensor shows, by name."""
-
 
 def read_pretrained(opened: LayoutInput) -> Mapping[str, Any]:
     """Return the fields on images and labels; older files have them at the top."""
@@ -174,10 +155,7 @@ def read_arguments(opened: LayoutInput, kinds: Mapping[str, Kind]) -> dict[str, 
     """
     file, config_json = opened.path.with_name(CONFIG), opened.config_json
     name = str(config_json.get("architecture", "")).split(".")[0]
-    implied: dict[str, Any] = {}
-    for pattern, changes in ARCHITECTURES:
-        if re.fullmatch(pattern, name):
-            implied |= changes
+    implied = implied_arguments(name)
     given = dict(config_json.get("model_args") or {})
     for unknown in given.keys() - kinds.keys():
         raise WeightsError(
