@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import vitral as vt
-from photos import CLASSES, contents
+from photos import CLASSES, contents, photo
 from run_folders import without_report
 from vitral import config_io
 from vitral.cli import VERBS, logs, main
@@ -423,6 +423,18 @@ def test_data_split(photos, tmp_path, capsys):
     assert len(file.read_text().splitlines()) == 73
     assert main(["data", "split", str(photos), "--out", str(file)]) == 2
     assert "exists: give another `--out`" in capsys.readouterr().err
+
+
+def test_shares_of_data_with_its_own_splits_are_said_to_do_nothing(tmp_path, capsys):
+    for number, split in enumerate(["train", "val", "test"] * 2):
+        for name in "ab":
+            folder = tmp_path / "data" / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            photo(number, number).save(folder / f"{number}.png")
+    words = ["data", "split", str(tmp_path / "data"), "--val", "0.4"]
+    assert main([*words, "--out", str(tmp_path / "split.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "note: train, val and test are the data's own: no shares were taken" in said
 
 
 def test_models_lists_parameters(capsys):

@@ -216,6 +216,21 @@ def test_given_splits_are_kept():
     assert list(placed(assign(dataset, seed=0, val=0.5, test=0.4)).values()) == splits
 
 
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (["train", "val", "test"], "train, val and test are the data's own"),
+        (["train", "test"], "test is the data's own: no share was taken for it"),
+    ],
+)
+def test_a_share_that_is_not_taken_is_noted(splits, said):
+    dataset = make([f"{i}.png" for i in range(90)], splits=(splits * 90)[:90])
+    found = assign(dataset, seed=0, val=0.3, test=0.3)
+    assert sum(said in note for note in found.notes) == 1
+    asked_for_none = assign(dataset, seed=0, val=0.0, test=0.0)
+    assert not any("data's own" in note for note in asked_for_none.notes)
+
+
 def test_val_is_carved_out_of_train_when_only_test_is_given():
     ids = IDS[:2000]
     splits = ["test" if place % 4 == 0 else "train" for place in range(2000)]

@@ -47,6 +47,8 @@ def assign(
     given = {example.split for example in dataset.examples} - {""}
     notes = list(dataset.notes)
     if given == {"train", "test"}:
+        if test:
+            notes.append("test is the data's own: no share was taken for it")
         test = 0.0
         if val:
             notes.append(f"val is {val:.0%} of train, by hash: no val split was given")
@@ -54,6 +56,8 @@ def assign(
         val = test = 0.0
         notes.append("no test split: only train and val were given")
     elif given == set(SPLITS):
+        if val or test:
+            notes.append("train, val and test are the data's own: no shares were taken")
         val = test = 0.0
     elif given == {"train"}:
         notes.append("val and test are carved out of train, by hash")

@@ -82,6 +82,8 @@ def run(argv: list[str]) -> None:
         if out.exists():
             raise ConfigError(f"{out} exists: give another `--out`, or remove it.")
         save(dataset, out)
+        for note in dataset.notes:
+            print(f"note: {note}")
         print(f"split: {out}")
         return
     flags = f" --task {args.task}" if args.task else ""
