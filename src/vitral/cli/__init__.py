@@ -10,6 +10,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from vitral.cli.streams import (
+    complain,
+    discard_output,
+    is_output_full,
+    open_closed_streams,
+)
 from vitral.cli.terminal import escape_controls, protect_terminal
 from vitral.errors import VitralError
 from vitral.version import __version__
@@ -39,11 +45,18 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code; docs/cli.md lists the codes."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
+    open_closed_streams()
     try:
-        return _dispatch(argv)
+        code = _dispatch(argv)
+        sys.stdout.flush()
     except BrokenPipeError:  # such as `vitral models | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 0
+    except OSError as error:
+        discard_output()
+        complain(_full_output_sentence("vitral", error))
+        return 4
+    return code
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -58,10 +71,7 @@ def _dispatch(argv: list[str]) -> int:
         from vitral.validation import suggestion
 
         hint = suggestion(verb, VERBS, cutoff=0.3)
-        print(
-            f"vitral: unknown verb `{verb}`.{hint} `vitral --help` lists all.",
-            file=sys.stderr,
-        )
+        complain(f"vitral: unknown verb `{verb}`.{hint} `vitral --help` lists all.")
         return 2
     return _run_verb(verb, argv[1:])
 
@@ -78,28 +88,38 @@ def _run_verb(verb: str, argv: list[str]) -> int:
         from vitral.cli.error_text import flags_of, name_flags
 
         text = name_flags(str(error), flags_of(verb))
-        print(f"vitral {verb}: {escape_controls(text)}", file=sys.stderr)
+        complain(f"vitral {verb}: {escape_controls(text)}")
         return error.exit_code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 2
     except KeyboardInterrupt:
-        print(f"vitral {verb}: stopped by the keyboard.", file=sys.stderr)
+        complain(f"vitral {verb}: stopped by the keyboard.")
         return 130
     except BrokenPipeError:
         raise
     except OSError as error:
         if error.errno != errno.ENOSPC:
             return _report_unexpected(verb, error)
-        print(
+        if error.filename is None and is_output_full():
+            discard_output()
+            complain(_full_output_sentence(f"vitral {verb}", error))
+            return 4
+        complain(
             f"vitral {verb}: the disk is full ({error.filename or 'unknown file'}). "
             "Free some space and run the same command again; what was complete "
-            "before is intact.",
-            file=sys.stderr,
+            "before is intact."
         )
         return 4
     except Exception as error:
         return _report_unexpected(verb, error)
     return 0
+
+
+def _full_output_sentence(program: str, error: OSError) -> str:
+    return (
+        f"{program}: the standard output cannot be written ({error.strerror}). Send it "
+        "to another file or disk; files that were complete are intact."
+    )
 
 
 def _report_unexpected(verb: str, error: Exception) -> int:
@@ -111,12 +131,9 @@ def _report_unexpected(verb: str, error: Exception) -> int:
     if file is not None and append_text(file, trace):
         where = f"the traceback is in {file}"
     if os.environ.get("VITRAL_TRACEBACK"):
-        print(trace, file=sys.stderr)
+        complain(trace)
     first = escape_controls(" ".join(str(error).split()))
-    print(
-        f"vitral {verb}: unexpected {type(error).__name__}: {first} ({where}).",
-        file=sys.stderr,
-    )
+    complain(f"vitral {verb}: unexpected {type(error).__name__}: {first} ({where}).")
     return 1
 
 

@@ -2,12 +2,11 @@
 
 import datetime
 import logging
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from vitral.atomic_io import open_unlinked
+from vitral.cli.streams import complain, discard_output
 from vitral.cli.terminal import escape_controls
 from vitral.errors import ConfigError
 
@@ -41,7 +40,7 @@ def say(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
     file = log_file()
     if file is not None:
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -63,7 +62,7 @@ def append_text(file: Path, text: str) -> bool:
 
 def warn(text: str) -> None:
     """Print `text` to stderr, where it does not mix with results."""
-    print(escape_controls(text), file=sys.stderr, flush=True)
+    complain(escape_controls(text))
 
 
 class CommandHandler(logging.Handler):
