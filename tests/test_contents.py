@@ -61,7 +61,7 @@ def test_resume_refuses_other_pixels(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 of 82 files of .* changed since") as error:
         train(_config(photos), out, resume=True)
     assert CHANGED.as_posix() in str(error.value)
-    assert "`--data-changed`" in str(error.value)
+    assert "`data_changed`" in str(error.value)
     assert (out / "contents.csv").read_bytes() == kept
 
 

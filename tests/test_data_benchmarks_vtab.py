@@ -416,5 +416,5 @@ def test_names_that_are_almost_right(tmp_path):
         data.open("vtab/clevr_counts", root=tmp_path)
     with pytest.raises(ConfigError, match="vtab/structured stands for 8 data sets: "):
         data.open("vtab/structured", root=tmp_path)
-    with pytest.raises(ConfigError, match="group_by works on folders and tables"):
+    with pytest.raises(ConfigError, match="`group_by` works on folders and tables"):
         data.open("vtab/dtd", root=tmp_path, group_by="folder")

@@ -140,7 +140,7 @@ def test_a_set_without_pictures(tmp_path):
 def test_what_cannot_be_loaded(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"hf:.*absent cannot be loaded by datasets: "):
         data.open(f"hf:{tmp_path}/absent", root=tmp_path)
-    with pytest.raises(ConfigError, match="group_by works on folders and tables"):
+    with pytest.raises(ConfigError, match="`group_by` works on folders and tables"):
         data.open("hf:some/set", root=tmp_path, group_by="folder")
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=r"pip install vitral\[hf\]"):

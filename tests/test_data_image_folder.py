@@ -240,7 +240,7 @@ def test_groups_by_folder_and_expression(tmp_path):
     expression = by_id(read_folder(tmp_path, r"/(p\d)/"))
     assert expression["b/p2/1.png"].group == "p2"
     assert expression["b/loose_7.png"].group == ""
-    with pytest.raises(ConfigError, match="group_by 'patient' matches no path such as"):
+    with pytest.raises(ConfigError, match="`group_by` 'patient' matches no path"):
         read_folder(tmp_path, "patient")
     with pytest.raises(
         ConfigError, match="'folder' or a regular expression: got '\\('"
@@ -277,5 +277,5 @@ def test_open_says_what_is_near(tmp_path):
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(ConfigError, match=r".parquet or .arrow shard, or a name: got"):
         data.open(tmp_path / "x.txt")
-    with pytest.raises(ConfigError, match="group_by works on folders and tables"):
+    with pytest.raises(ConfigError, match="`group_by` works on folders and tables"):
         data.open("digits", group_by="folder")

@@ -154,5 +154,5 @@ def test_the_other_kind_is_refused(tmp_path):
         data.open(tmp_path, kind="images")
     assert str(caught.value) == (
         f"{tmp_path} holds clips, such as a/0.npz, but the model takes single images. "
-        "Choose a video model, such as `--model timesformer_s16`, or give images."
+        "Choose a video model, such as `model=timesformer_s16`, or give images."
     )

@@ -121,7 +121,7 @@ def test_targets_without_a_blend_refuse_mixing(photos, workers):
     with pytest.raises(
         ConfigError,
         match="Mixup and CutMix blend two targets, and Points have no blend: switch "
-        "both off with `--mixup 0 --cutmix 0`",
+        "both off with `mixup=0` and `cutmix=0`",
     ):
         next(loader.epoch(0))
     assert next(loader_of(dataset, mix=MixConfig()).epoch(0)).id

@@ -108,7 +108,7 @@ TABLE: list[tuple[str, Make, list[str], int, str]] = [
     ("in use", in_use, [], 2, "holds something that is not a run"),
     ("flag", folder, ["--epoch", "3"], 2, "--epochs"),
     ("model", folder, ["--model", "vit_x16"], 2, "Unknown model `vit_x16`"),
-    ("group", folder, ["--group-by", "("], 2, "group_by must be 'folder' or a regular"),
+    ("group", folder, ["--group-by", "("], 2, "`--group-by` must be 'folder' or a"),
     ("val share", folder, ["--val", "1.5"], 2, "1.5"),
     (
         "two sources",

@@ -178,7 +178,7 @@ def test_parquet_in_a_file_and_in_parts(model, images, whole, tmp_path):
 
 
 def test_parquet_needs_its_package_and_a_file(model, images, tmp_path, monkeypatch):
-    with pytest.raises(ConfigError, match=r"give `--out FILE.parquet`"):
+    with pytest.raises(ConfigError, match=r"give `out=FILE.parquet`"):
         resolve_format("parquet", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'vitral\[hf\]'"):
@@ -300,7 +300,7 @@ def test_other_settings_or_weights_are_refused(model, images, tmp_path, capsys):
     out = tmp_path / "answers.jsonl"
     begun(model, images, out)
     for flags, said in (
-        (["--top", "3"], "begun with `top` 2 and cannot go on with 3"),
+        (["--top", "3"], "begun with `--top` 2 and cannot go on with 3"),
         (["--batch-size", "4"], "begun with `batch` 3 and cannot go on with 4"),
     ):
         assert predicted(model, images, out, *flags) == 2

@@ -114,7 +114,7 @@ def test_one_size_is_no_stages():
         (
             (16, 32),
             9,
-            r"last of `resolutions` must be 48, .*got 32\. Set `--image-size`",
+            r"last of `resolutions` must be 48, .*got 32\. Set `image_size`",
         ),
         ((16, 32, 48), 2, "divide the run into 3 parts, and it has 2 updates"),
     ],
@@ -129,7 +129,7 @@ def test_a_refusal_leaves_no_config(few_photos, tmp_path):
     with pytest.raises(ConfigError, match="must be multiples of the patch"):
         vt.train(settings(few_photos, resolutions=(20, 48)), tmp_path / "run")
     assert not (tmp_path / "run" / "config.json").exists()
-    with pytest.raises(ConfigError, match="`--cache` keeps the output for images of"):
+    with pytest.raises(ConfigError, match="`cache` keeps the output for images of"):
         settings(
             few_photos,
             cache=True,

@@ -110,7 +110,7 @@ def test_statistics_come_from_train_alone(tmp_path):
             "a.png,1\nb.png,cheap",
             "b.png, line 3, column 'price': expected a number with a decimal point, "
             "got 'cheap'. Correct it, or leave the cell empty for a missing value; a "
-            "column of words is for `--task classification`.",
+            "column of words is for `task=classification`.",
         ),
         ("a.png,1\nb.png,nan", "b.png, line 3, column 'price': 'nan' is not finite."),
         ("a.png,-inf\nb.png,1", "a.png, line 2, column 'price': '-inf' is not finite."),
@@ -652,9 +652,7 @@ def test_a_probe_measures_numbers():
     assert linear.to_dict()["what"] == "linear"
     assert linear.to_dict()["settings"]["l2"][0] > 0
     assert str(near).startswith("5 neighbours     R2 ")
-    with pytest.raises(
-        ConfigError, match="numbers have none: take `--protocol linear`"
-    ):
+    with pytest.raises(ConfigError, match="numbers have none: take `protocol=linear`"):
         TASK.probe("fewshot", sets, ProbeSettings())
 
 

@@ -325,10 +325,10 @@ def test_the_histogram_counts_a_bound_with_what_is_below():
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"max_batch": 0}, "`--max-batch` must be above 0: got 0."),
-        ({"port": 70000}, "`--port` must be at most 65535: got 70000."),
-        ({"max_wait_ms": -1.0}, "`--max-wait-ms` must be 0 or more: got -1.0."),
-        ({"timeout": float("nan")}, "`--timeout` must be above 0: got nan."),
+        ({"max_batch": 0}, "`max_batch` must be above 0: got 0."),
+        ({"port": 70000}, "`port` must be at most 65535: got 70000."),
+        ({"max_wait_ms": -1.0}, "`max_wait_ms` must be 0 or more: got -1.0."),
+        ({"timeout": float("nan")}, "`timeout` must be above 0: got nan."),
         ({"max_bytes": 10**9}, "so that such a body could never be held"),
         ({"token": "two words"}, "visible ASCII characters without spaces"),
     ],

@@ -268,7 +268,7 @@ def test_views_are_averaged_as_probabilities(run, views, size, number):
 
 def test_a_second_run_into_the_folder_is_refused(run):
     was = contents(run.path)
-    with pytest.raises(ConfigError, match="already holds a run: give another `--out`"):
+    with pytest.raises(ConfigError, match="already holds a run: give another `out`"):
         vt.train(run.config, run.path)
     assert contents(run.path) == was
 
@@ -488,11 +488,11 @@ def test_class_weights_of_another_number(few_photos, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"model": ""}, "A run needs a model: give `--weights FILE`"),
+        ({"model": ""}, "A run needs a model: give `weights=FILE`"),
         ({"batch_size": 0}, "`batch_size` must be above 0: got 0"),
         ({"epochs": 0.0}, "`epochs` must be above 0: got 0.0"),
-        ({"cache": True}, "`--cache` keeps the output of frozen blocks: say how many"),
-        ({"cache": True, "freeze": 1}, "finite: give `--views V`"),
+        ({"cache": True}, "`cache` keeps the output of frozen blocks: say how many"),
+        ({"cache": True, "freeze": 1}, "finite: give `views=V`"),
         (
             {
                 "cache": True,
@@ -500,7 +500,7 @@ def test_class_weights_of_another_number(few_photos, tmp_path):
                 "augment": AugmentConfig(views=2),
                 "mix": MixConfig(cutmix=1.0),
             },
-            "set `--mixup 0 --cutmix 0`, or leave `--cache` out",
+            "set `mixup=0` and `cutmix=0`, or leave `cache` out",
         ),
     ],
     ids=str,

@@ -300,7 +300,7 @@ def test_the_other_kind_of_data_is_a_sentence(run, clips, tmp_path, capsys):
     with pytest.raises(
         DataError,
         match=r"holds clips, such as left/1.mp4, but the model takes single images. "
-        r"Choose a video model, such as `--model timesformer_s16`, or give images.",
+        r"Choose a video model, such as `model=timesformer_s16`, or give images.",
     ):
         vt.train(tiny_config(arrays), tmp_path / "c")
     image_run = ViT(ViTConfig(image_size=(32, 48), **_vit_fields()))

@@ -41,7 +41,7 @@ def open_images(run: Run, split: str) -> Dataset:
         raise ConfigError(
             f"The run has no split `{split}`, it has {', '.join(splits)}. An operating "
             "point that is chosen on test is no longer measured by test: say so with "
-            "`--split test`, or train with a val split."
+            "`split=test`, or train with a val split."
         )
     return dataset
 

@@ -42,7 +42,7 @@ class SweepPlan:
         for way in self.ways:
             if way not in WAYS:
                 raise ConfigError(
-                    f"`--ways` takes {', '.join(WAYS)}: got `{way}`, which is none."
+                    f"`ways` takes {', '.join(WAYS)}: got `{way}`, which is none."
                 )
         sides = [side for size in self.image_sizes for side in size]
         for name, values, minimum in (
@@ -55,8 +55,9 @@ class SweepPlan:
         ):
             for value in values:
                 if value < minimum:
+                    field = name.replace("-", "_")
                     raise ConfigError(
-                        f"`--{name}` must be at least {minimum}: got {value:g}."
+                        f"`{field}` must be at least {minimum}: got {value:g}."
                     )
         for name in ("ways", "merges", "merge_schedules", "batches"):
             if not getattr(self, name):

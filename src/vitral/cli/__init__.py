@@ -85,9 +85,9 @@ def _run_verb(verb: str, argv: list[str]) -> int:
         with protect_terminal():
             importlib.import_module(f"vitral.cli.verbs.{name}").run(argv)
     except VitralError as error:
-        from vitral.cli.error_text import flags_of, name_flags
+        from vitral.cli.error_text import name_flags
 
-        text = name_flags(str(error), flags_of(verb))
+        text = name_flags(str(error), verb)
         complain(f"vitral {verb}: {escape_controls(text)}")
         return error.exit_code
     except SystemExit as error:

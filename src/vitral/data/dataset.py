@@ -117,7 +117,7 @@ class Dataset:
             raise DataError(
                 f"{self.root} holds clips, such as {self.examples[0].id}, but the "
                 "model takes single images. Choose a video model, such as "
-                f"`--model {VIDEO_MODEL}`, or give images."
+                f"`model={VIDEO_MODEL}`, or give images."
             )
 
     def select(self, split: str) -> tuple[Example, ...]:

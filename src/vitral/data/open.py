@@ -166,8 +166,8 @@ def _list_examples(
     if name in NAMES or name.startswith((PREFIX, remote.PREFIX)):
         if group_by:
             raise ConfigError(
-                f"group_by works on folders and tables: got {group_by!r} for the named "
-                f"data set {name}. Leave it empty."
+                f"`group_by` works on folders and tables: got {group_by!r} for the "
+                f"named data set {name}. Leave it empty."
             )
         _refuse_clips(f"The data set {name}", kind)
         if name.startswith(remote.PREFIX):

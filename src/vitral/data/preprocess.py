@@ -170,12 +170,12 @@ class Preprocess(ImagePreprocess):
         match = re.fullmatch(r"(\d+)x(\d+)", views)
         if match is None:
             raise ConfigError(
-                f"`--views {views}` must be two numbers, choices of frames by crops, "
+                f"`views={views}` must be two numbers, choices of frames by crops, "
                 "such as `3x1`."
             )
         if self.sampling is None:
             raise ConfigError(
-                f"`--views {views}` is for clips, but the model takes single images. "
+                f"`views={views}` is for clips, but the model takes single images. "
                 "Leave it out."
             )
         clips, crops = (int(count) for count in match.groups())

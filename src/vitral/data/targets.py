@@ -62,7 +62,7 @@ class Targets(ABC):
         """
         raise ConfigError(
             f"Mixup and CutMix blend two targets, and {type(self).__name__} have no "
-            "blend: switch both off with `--mixup 0 --cutmix 0`."
+            "blend: switch both off with `mixup=0` and `cutmix=0`."
         )
 
 

@@ -225,7 +225,7 @@ def _compare_outputs(
     if not outputs:
         raise GateError(
             f"None of the images in {dataset.root} can be read, so that nothing can be "
-            "compared: give others with `--data DATA`."
+            "compared: give others with `data=DATA`."
         )
     before, after = (np.concatenate(part) for part in zip(*outputs, strict=True))
     if aligned is None:

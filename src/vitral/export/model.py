@@ -103,7 +103,7 @@ def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Datase
         raise ConfigError(
             f"{subject.display_name} has no run with images to compare the exported "
             "file on, "
-            "and nothing is exported unmeasured: give some with `--data DATA`."
+            "and nothing is exported unmeasured: give some with `data=DATA`."
         )
     else:
         try:
@@ -111,7 +111,7 @@ def open_examples(subject: ExportSubject, data: str, limit: int) -> tuple[Datase
         except (DataError, ConfigError) as error:
             raise DataError(
                 f"The run's data cannot be opened ({error}) and nothing is exported "
-                "unmeasured: give other images with `--data DATA`."
+                "unmeasured: give other images with `data=DATA`."
             ) from error
     splits = list(dataset.counts())
     preferred = (name for name in ("val", "test", "train") if name in splits)

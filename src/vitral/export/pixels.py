@@ -39,12 +39,12 @@ class PixelsToImage(nn.Module):
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
         preprocess.require_images(
-            "`--with-preprocess` is for single images: which frames of a clip are "
+            "`with_preprocess` is for single images: which frames of a clip are "
             "taken is decided before decoding. Leave it out."
         )
         if not preprocess.is_rgb8:
             raise ConfigError(
-                "`--with-preprocess` takes red, green and blue of 8 bits, and the "
+                "`with_preprocess` takes red, green and blue of 8 bits, and the "
                 f"model {preprocess.channels} channel(s) of values from "
                 f"{preprocess.value_range or (0, 255)}. Leave it out: the file's "
                 "metadata says how to scale."

@@ -59,7 +59,7 @@ def trace_onnx(
             reason = " ".join(str(error).split())[:300]
             raise GateError(
                 f"{type(module).__name__} cannot be written as a graph for these "
-                f"sizes ({type(error).__name__}: {reason}). Try `--static`, or convert "
+                f"sizes ({type(error).__name__}: {reason}). Try `static`, or convert "
                 "to another layout with `vitral convert`."
             ) from error
     assert exported is not None

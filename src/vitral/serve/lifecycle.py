@@ -164,7 +164,7 @@ def _bind_socket(settings: Settings) -> socket.socket:
     except OSError as error:
         raise ServerError(
             f"The address {settings.host} cannot be used: {error.strerror}. Give "
-            "another `--host`."
+            "another `host`."
         ) from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,7 +173,7 @@ def _bind_socket(settings: Settings) -> socket.socket:
         listener.close()
         raise ServerError(
             f"Port {settings.port} of {settings.host} cannot be used: "
-            f"{error.strerror}. Another server may run there: give another `--port`, "
+            f"{error.strerror}. Another server may run there: give another `port`, "
             "or 0 for any that is free."
         ) from error
     return listener

@@ -69,12 +69,9 @@ class Settings:
             low = minimums.get(field.name)
             if not (value >= low if low is not None else value > 0):
                 expected = "0 or more" if low is not None else "above 0"
-                raise ConfigError(
-                    f"`--{field.name.replace('_', '-')}` must be {expected}: got "
-                    f"{value}."
-                )
+                raise ConfigError(f"`{field.name}` must be {expected}: got {value}.")
         if self.port > 65535:
-            raise ConfigError(f"`--port` must be at most 65535: got {self.port}.")
+            raise ConfigError(f"`port` must be at most 65535: got {self.port}.")
         if any(not 33 <= ord(letter) <= 126 for letter in self.token):
             raise ConfigError(
                 "The token must be visible ASCII characters without spaces, as a "
@@ -82,7 +79,7 @@ class Settings:
             )
         if self.max_bytes > self.max_buffered:
             raise ConfigError(
-                f"`--max-bytes` {self.max_bytes} is above `--max-buffered` "
+                f"`max_bytes` {self.max_bytes} is above `max_buffered` "
                 f"{self.max_buffered}, so that such a body could never be held."
             )
 

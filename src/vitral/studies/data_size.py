@@ -236,12 +236,12 @@ def _check(
 ) -> None:
     if protocol not in PROTOCOLS:
         raise ConfigError(
-            f"`--protocol` must be one of {', '.join(PROTOCOLS)}: got {protocol}."
+            f"`protocol` must be one of {', '.join(PROTOCOLS)}: got {protocol}."
         )
     if len(set(seeds)) < 3 or len(set(seeds)) < len(seeds):
         raise ConfigError(
-            "`--seeds` names the draws of the subsets, and three or more different "
-            "ones measure the noise, as in `--seeds 0 1 2`: got "
+            "`seeds` names the draws of the subsets, and three or more different "
+            "ones measure the noise, as in `seeds=(0, 1, 2)`: got "
             f"{len(set(seeds))} ({' '.join(map(str, seeds)) or 'none'})."
         )
     if len(set(weights)) < len(weights):

@@ -84,11 +84,11 @@ def plan_families(
     unknown = [family for family in families if family not in MODELS]
     if unknown or len(set(families)) < 2 or len(set(families)) < len(families):
         raise ConfigError(
-            f"`--families` compares two or more of {', '.join(MODELS)}: got "
+            f"`families` compares two or more of {', '.join(MODELS)}: got "
             f"{', '.join(families) or 'none'}."
         )
     if not seeds:
-        raise ConfigError("`--seeds` needs one seed at least.")
+        raise ConfigError("`seeds` needs one seed at least.")
     dataset = vitral.data.open(data)
     if any(len(item.label) != 1 or item.target for item in dataset.examples):
         raise DataError(

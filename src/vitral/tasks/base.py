@@ -228,7 +228,7 @@ class Task(ABC):
         """
         raise ConfigError(
             f"`{settings.NAME}` cannot learn from pseudo-labels: train with "
-            "`--objective supervised`."
+            "`objective=supervised`."
         )
 
     # Answers
@@ -294,7 +294,7 @@ class Task(ABC):
             ConfigError: the task has none, or they belong to another data set.
         """
         raise ConfigError(
-            f"`--real {file}` holds other labels of images, which a model of "
+            f"`real={file}` holds other labels of images, which a model of "
             f"{self.name} does not answer: leave it out."
         )
 
@@ -326,7 +326,7 @@ class Task(ABC):
             ConfigError: the task has no such protocol.
         """
         raise ConfigError(
-            f"`--protocol {protocol}` learns classes from features, and the task is "
+            f"`protocol={protocol}` learns classes from features, and the task is "
             f"{self.name}: train with `vitral train DATA --weights W` instead."
         )
 

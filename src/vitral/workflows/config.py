@@ -91,30 +91,30 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.model and not self.weights:
             raise ConfigError(
-                "A run needs a model: give `--weights FILE` to fine-tune one, or "
-                "`--model NAME` to train one from scratch."
+                "A run needs a model: give `weights=FILE` to fine-tune one, or "
+                "`model=NAME` to train one from scratch."
             )
         above_zero(batch_size=self.batch_size, epochs=self.epochs)
         not_negative(max_bad=self.max_bad)
         if self.cache and self.freeze < 0:
             raise ConfigError(
-                "`--cache` keeps the output of frozen blocks: say how many with "
-                "`--freeze N`."
+                "`cache` keeps the output of frozen blocks: say how many with "
+                "`freeze=N`."
             )
         if self.cache and self.augment.views == 0:
             raise ConfigError(
-                "`--cache` keeps every view of an image, so their number must be "
-                "finite: give `--views V`."
+                "`cache` keeps every view of an image, so their number must be "
+                "finite: give `views=V`."
             )
         if self.cache and self.resolutions:
             raise ConfigError(
-                "`--cache` keeps the output for images of one size: leave "
-                "`--resolutions` out, or `--cache`."
+                "`cache` keeps the output for images of one size: leave "
+                "`resolutions` out, or `cache`."
             )
         if self.cache and (self.mix.mixup or self.mix.cutmix):
             raise ConfigError(
                 "Mixup and CutMix blend images, which a cache of frozen outputs does "
-                "not have: set `--mixup 0 --cutmix 0`, or leave `--cache` out."
+                "not have: set `mixup=0` and `cutmix=0`, or leave `cache` out."
             )
 
 

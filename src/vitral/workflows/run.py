@@ -73,8 +73,8 @@ class Run:
             raise WeightsError(
                 f"{self.path} holds no trained model: it has neither model/config.json "
                 "nor config.json. Give the folder that `vitral train --out` made, and "
-                "finish the run with `--resume` if it was cut short; or what `vitral "
-                "export` wrote."
+                "finish the run with `resume=True` if it was cut short; or what "
+                "`vitral export` wrote."
             )
         source = vitral.weights.read(self._folder)
         loaded = vitral.weights.build(source, source.config, dtype=torch.float32)

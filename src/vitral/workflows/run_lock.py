@@ -193,7 +193,7 @@ def _in_use_message(file: Path) -> str:
     name = f"process {owner.get('pid', '?')} on {owner.get('host', 'unknown host')}"
     return (
         f"The output folder {file.parent} is in use by {name}: wait until that run "
-        "has ended, stop it, or give another `--out`."
+        "has ended, stop it, or give another `out`."
     )
 
 
@@ -217,15 +217,15 @@ def require_usable_folder(settings: dict[str, Any], out: Path, resume: bool) -> 
         return
     if not resume:
         raise ConfigError(
-            f"The output folder {out} already holds a run: give another `--out`, or "
-            "`--resume` to go on with it."
+            f"The output folder {out} already holds a run: give another `out`, or "
+            "`resume=True` to go on with it."
         )
     old = config_io.to_dict(read_config(out / "config.json"))
     for name, value in settings.items():
         if old[name] != value and name not in VOLATILE:
             raise ConfigError(
                 f"The run in {out} was started with `{name}` {old[name]} and cannot go "
-                f"on with {value}. Use the first settings, or another `--out`."
+                f"on with {value}. Use the first settings, or another `out`."
             )
 
 
@@ -239,7 +239,7 @@ def claim_folder(out: Path, manifest: str, job: str, leftovers: Sequence[str]) -
         ConfigError: `out` cannot be made, is a file, or holds something else.
     """
     if out.is_file():
-        raise ConfigError(f"`--out {out}` is a file: name a folder for the {job}.")
+        raise ConfigError(f"`out={out}` is a file: name a folder for the {job}.")
     with translate_os_errors(out):
         make_folder(out)
     if (out / manifest).is_file():
@@ -273,7 +273,7 @@ def translate_os_errors(out: Path) -> Iterator[None]:
         number = error.errno if isinstance(error, OSError) else None
         if number in PERMISSION_ERRNOS:
             raise ConfigError(
-                f"{out} cannot be written ({error}): choose another `--out`, or change "
+                f"{out} cannot be written ({error}): choose another `out`, or change "
                 "the permissions."
             ) from error
         if isinstance(error, SafetensorError) or number in DISK_FULL_ERRNOS:

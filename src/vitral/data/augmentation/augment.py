@@ -48,8 +48,8 @@ class Augment:
         if self.config.changes_color and channels != 3:
             raise ConfigError(
                 "Colour operations change red, green and blue, and the model takes "
-                f"{channels} channel(s): set `--rand-augment 0 --color-jitter 0` and "
-                "`--policy rand`, which leaves them out."
+                f"{channels} channel(s): set `rand_augment=0` and `color_jitter=0` and "
+                "`policy=rand`, which leaves them out."
             )
 
     @property

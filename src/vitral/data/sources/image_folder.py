@@ -282,13 +282,13 @@ def assign_groups(examples: tuple[Example, ...], group_by: str) -> tuple[Example
             pattern = re.compile(group_by)
         except re.error as error:
             raise ConfigError(
-                f"group_by must be 'folder' or a regular expression: got {group_by!r} "
-                f"({error})."
+                f"`group_by` must be 'folder' or a regular expression: got "
+                f"{group_by!r} ({error})."
             ) from error
         matches = [pattern.search(example.id) for example in examples]
         if not any(matches):
             raise ConfigError(
-                f"group_by {group_by!r} matches no path such as {examples[0].id!r}. "
+                f"`group_by` {group_by!r} matches no path such as {examples[0].id!r}. "
                 "Correct the expression."
             )
         groups = [

@@ -145,7 +145,7 @@ def _read_rows(
             notes += add_marked_labels(table, raw_rows, wanted.group)
         if raw_rows and wanted.group and wanted.group not in raw_rows[0][1]:
             raise ConfigError(
-                f"group_by must be a column of {table.name}: got {wanted.group!r}; "
+                f"`group_by` must be a column of {table.name}: got {wanted.group!r}; "
                 f"found {', '.join(raw_rows[0][1])}."
             )
         for line, values in raw_rows:

@@ -211,5 +211,5 @@ def _refusal_message(
         f"int8 loses {steps[0].drop:.2f} points of top-1 on {images}, and still "
         f"{best.drop:.2f} with {len(best.kept_float)} of {layers} layers in float; at "
         f"most {max_drop:g} are allowed and nothing was written. Allow more with "
-        "`--max-drop`, or export with `--bf16`."
+        "`max_drop`, or export with `bf16`."
     )

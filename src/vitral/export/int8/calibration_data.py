@@ -79,7 +79,7 @@ def draw_quantization_data(
         raise DataError(
             f"{run.path}: the run has no val split, and all {len(train)} train images "
             "are needed for calibration: there is nothing to check int8 on. Train with "
-            "`--val 0.1`."
+            "`val=0.1`."
         )
     preprocess = run.preprocess.with_single_view()
     calibrated = load_labeled(dataset, "train", chosen, preprocess)

@@ -61,7 +61,7 @@ def quantize_graph(
         raise ConfigError(
             "int8 is calibrated on the train split of a run, and "
             f"{subject.display_name} has "
-            "none: export a run, or leave `--int8` out."
+            "none: export a run, or leave `int8` out."
         )
     decisions = Decisions(subject.task, subject.labels)
     sample = draw_quantization_data(subject.run)

@@ -91,7 +91,7 @@ def subset_sizes(
     else:
         if min(fractions) <= 0 or max(fractions) > 1:
             raise ConfigError(
-                "`--fractions` must be shares of the training images, above 0 and at "
+                "`fractions` must be shares of the training images, above 0 and at "
                 f"most 1: got {', '.join(f'{share:g}' for share in fractions)}."
             )
         sizes = np.array([*fractions, 1.0]) * images
@@ -99,7 +99,7 @@ def subset_sizes(
     if len(rounded) < MIN_SIZES:
         raise ConfigError(
             f"A curve needs {MIN_SIZES} sizes: got {len(rounded)} ("
-            f"{', '.join(map(str, rounded))} images). Give more `--fractions`."
+            f"{', '.join(map(str, rounded))} images). Give more `fractions`."
         )
     if rounded[0] < min_size:
         raise DataError(

@@ -127,11 +127,11 @@ class ClassificationTask(Task):
         elif multi_label:
             raise ConfigError(
                 f"Images of {use.data} have several classes, which `{settings.NAME}` "
-                "cannot learn: train with `--objective supervised --loss sigmoid`."
+                "cannot learn: train with `objective=supervised` and `loss=sigmoid`."
             )
         elif use.caches:
             raise ConfigError(
-                f"`--cache` keeps outputs of frozen blocks, but `{settings.NAME}` "
+                f"`cache` keeps outputs of frozen blocks, but `{settings.NAME}` "
                 "needs the images themselves at every step: leave it out."
             )
 
@@ -159,7 +159,7 @@ class ClassificationTask(Task):
         if not isinstance(settings, SupervisedConfig) or settings.loss != "softmax":
             raise ConfigError(
                 "A student of self-training learns one class an image with the softmax "
-                "loss: leave `--objective` and `--loss` as they are."
+                "loss: leave `objective` and `loss` as they are."
             )
         return settings.smoothing
 
@@ -241,7 +241,7 @@ def _validate_supervised(
     if _class_labels(labels).multi_label and settings.loss != "sigmoid":
         raise ConfigError(
             f"Images of {use.data} have several classes, which the softmax loss "
-            "cannot learn: set `--loss sigmoid`."
+            "cannot learn: set `loss=sigmoid`."
         )
 
 

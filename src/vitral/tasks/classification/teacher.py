@@ -52,7 +52,7 @@ def read_teacher(path: str, student: Preprocess, classes: tuple[str, ...]) -> Te
     if not path:
         raise ConfigError(
             "Distillation needs a teacher: give a run or a file of weights with "
-            "`--teacher RUN`."
+            "`teacher=RUN`."
         )
     if not Path(path).exists():
         raise WeightsError(

@@ -126,7 +126,7 @@ def _measure_column(
         raise DataError(
             f"The column {name!r} has no value in train, of {len(values)} "
             f"{dataset.kind}: there is nothing to learn. Fill cells of train, or leave "
-            f"the column out of `--target`."
+            f"the column out of `target`."
         )
     if len(present) == 1:
         raise DataError(
@@ -138,6 +138,6 @@ def _measure_column(
         raise DataError(
             f"The column {name!r} is {present[0]:g} for each of the {len(present)} "
             f"{dataset.kind} of train: a constant cannot be learned. Add rows with "
-            "other values, or leave the column out of `--target`."
+            "other values, or leave the column out of `target`."
         )
     return mean, std

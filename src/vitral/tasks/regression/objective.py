@@ -44,7 +44,7 @@ class RegressionConfig(ObjectiveConfig):
         above_zero(huber_delta=self.huber_delta)
         if len(set(self.target)) < len(self.target):
             raise ConfigError(
-                f"`--target {' '.join(self.target)}` names a column twice: keep one."
+                f"`target={' '.join(self.target)}` names a column twice: keep one."
             )
 
 

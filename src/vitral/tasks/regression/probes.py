@@ -139,8 +139,8 @@ def run_probe(
     """
     if protocol not in ("linear", "knn"):
         raise ConfigError(
-            f"`--protocol {protocol}` counts images of a class, and numbers have none: "
-            "take `--protocol linear` or knn."
+            f"`protocol={protocol}` counts images of a class, and numbers have none: "
+            "take `protocol=linear` or knn."
         )
     train, test = _read(features.train), _read(features.test)
     dev = None if features.dev is None else _read(features.dev)

@@ -76,7 +76,7 @@ def read_numbers(dataset: Dataset, names: tuple[str, ...]) -> Dataset:
     if not np.isfinite(stack_values(examples, len(names))).any():
         raise DataError(
             f"{dataset.root}: no row has a value of {', '.join(names)}. Fill the "
-            "cells, or name another column with `--target`."
+            "cells, or name another column with `target`."
         )
     return replace(dataset, examples=examples, targets=NumberTargets(names))
 
@@ -101,7 +101,7 @@ def _read_cell(cell: Any, name: str, example: Example) -> float | None:
         raise DataError(
             f"{_place(example)}, column {name!r}: expected a number with a decimal "
             f"point, got {cell!r}. Correct it, or leave the cell empty for a missing "
-            "value; a column of words is for `--task classification`."
+            "value; a column of words is for `task=classification`."
         ) from None
     if not math.isfinite(number):
         raise DataError(

@@ -76,7 +76,7 @@ class RegressionTask(Task):
             raise DataError(
                 f"The model answers {len(labels.names)} numbers, "
                 f"{', '.join(labels.names)}, and the data gives "
-                f"{', '.join(columns)}: name a column for each with `--target`."
+                f"{', '.join(columns)}: name a column for each with `target`."
             )
         return dataset
 

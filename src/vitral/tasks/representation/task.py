@@ -58,18 +58,18 @@ class RepresentationTask(Task):
     ) -> None:
         if use.caches:
             raise ConfigError(
-                f"`--cache` keeps outputs of frozen blocks, but `{settings.NAME}` "
+                f"`cache` keeps outputs of frozen blocks, but `{settings.NAME}` "
                 "needs the images themselves at every step: leave it out."
             )
         if use.mixes:
             raise ConfigError(
                 f"Mixup and CutMix blend classes, which `{settings.NAME}` does not "
-                "use: set `--mixup 0 --cutmix 0`."
+                "use: set `mixup=0` and `cutmix=0`."
             )
         if use.monitor not in METRICS:
             raise ConfigError(
                 f"`monitor` is {use.monitor!r}, but without labels an evaluation "
-                f"gives {' and '.join(METRICS)}: set `--monitor loss`."
+                f"gives {' and '.join(METRICS)}: set `monitor=loss`."
             )
 
     def build_objective(

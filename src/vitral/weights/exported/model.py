@@ -85,7 +85,7 @@ class ExportedModel(VisionModel):
         if not self.with_preprocess:
             raise ConfigError(
                 "This model was exported without its pre-processing and takes no "
-                "pixels: pre-process the images, or export with `--with-preprocess`."
+                "pixels: pre-process the images, or export with `with_preprocess=True`."
             )
         return torch.from_numpy(
             self._graph.logits_from_pixels(pixels.contiguous().numpy())
@@ -96,7 +96,7 @@ class ExportedModel(VisionModel):
             raise ConfigError(
                 f"This model was exported for images of {self.image_size[0]} x "
                 f"{self.image_size[1]} pixels alone: got {size[0]} x {size[1]}. "
-                "Resize them, or export without `--static`."
+                "Resize them, or export with `static=False`."
             )
         patch = getattr(self.config, "patch_hw", None)
         if patch is not None:

@@ -119,7 +119,7 @@ def _resolve_split(a: Path, b: Path, split: str) -> str:
     if not runs:
         if split:
             raise ConfigError(
-                f"`--split {split}` chooses a table of a run folder, and both {a} and "
+                f"`split={split}` chooses a table of a run folder, and both {a} and "
                 f"{b} are tables already. Leave it out."
             )
         return ""
@@ -156,7 +156,7 @@ def _resolve_table(path: Path, split: str) -> Path:
         )
     splits = sorted(table.stem for table in folder.glob("*.csv"))
     hint = (
-        f"It has {', '.join(splits)}: choose with `--split`."
+        f"It has {', '.join(splits)}: choose with `split`."
         if splits
         else f"Measure it with `vitral eval {path}`."
     )

@@ -167,7 +167,7 @@ def evaluate_split(
         raise DataError(
             f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
             f"{bad[0].reason}. Repair them, or count them as wrong with "
-            "`--bad-files wrong`."
+            "`bad_files=wrong`."
         )
     result = metric.result(bad, split=name, val=run.result("val"))
     if get_rank() == 0:

@@ -140,7 +140,7 @@ def _require_unused_output(job_paths: JobPaths) -> None:
     if job_paths.is_single_file and job_paths.out.exists():
         raise ConfigError(
             f"{job_paths.out} is already there, without the {job_paths.plan.name} of a "
-            "run that could go on: give another `--out`, or remove it."
+            "run that could go on: give another `out`, or remove it."
         )
     expected = {
         job_paths.work / LOCK_FILE,
@@ -151,7 +151,7 @@ def _require_unused_output(job_paths: JobPaths) -> None:
     if others:
         raise ConfigError(
             f"The folder {job_paths.work} holds something else, such as {others[0]}: "
-            "give another `--out`."
+            "give another `out`."
         )
 
 
@@ -166,7 +166,7 @@ def _require_same_settings(
             raise ConfigError(
                 f"The answers in {job_paths.out} were begun with `{name}` {before} and "
                 f"cannot go on with {now}: the file would mix both. Use the first, or "
-                "give another `--out`."
+                "give another `out`."
             )
 
 
@@ -176,7 +176,7 @@ def _require_same_digest(
     if digest != stored["listing"]:
         raise ConfigError(
             f"{job_paths.out} is complete, but not for these files: some are new, "
-            "gone or changed since. Give another `--out`, or remove it and "
+            "gone or changed since. Give another `out`, or remove it and "
             f"{job_paths.plan}."
         )
 
@@ -219,7 +219,7 @@ def _read_plan(job_paths: JobPaths) -> dict[str, Any]:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{job_paths.plan} is no plan of answers ({error}): give another `--out`, "
+            f"{job_paths.plan} is no plan of answers ({error}): give another `out`, "
             "or remove it and what belongs to it."
         ) from error
 

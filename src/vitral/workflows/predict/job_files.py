@@ -100,7 +100,7 @@ def create_work_folder(job_paths: JobPaths) -> None:
         type_ = "file" if job_paths.work.is_file() else "folder"
         path = job_paths.work if job_paths.work.is_file() else job_paths.out
         raise ConfigError(
-            f"{path} is a {type_}: `--out` names a file that ends in .jsonl, .csv or "
+            f"{path} is a {type_}: `out` names a file that ends in .jsonl, .csv or "
             ".parquet, or a folder for the parts."
         )
     make_folder(job_paths.work)
@@ -187,5 +187,5 @@ def require_same_files(job_paths: JobPaths, files: Iterable[Path]) -> None:
             raise ConfigError(
                 f"The answers in {job_paths.out} were begun for other files: {change} "
                 "since. Bring the files back to what they were, or give another "
-                "`--out`."
+                "`out`."
             )

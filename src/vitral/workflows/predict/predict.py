@@ -272,7 +272,7 @@ def _merge_parts(plan: PredictionPlan, job_paths: JobPaths, writer: Writer) -> i
         raise ConfigError(
             f"The parts in {job_paths.work} hold {files:,} rows for "
             f"{plan.listing.files:,} files: something else wrote there. Give another "
-            "`--out`."
+            "`out`."
         )
     if job_paths.is_single_file:
         _write_single_file(writer, parts, job_paths)
@@ -298,7 +298,7 @@ def _translate_os_errors(job_paths: JobPaths) -> Iterator[None]:
     except OSError as error:
         if error.errno in PERMISSION_ERRNOS:
             raise ConfigError(
-                f"{job_paths.out} cannot be written ({error}): choose another `--out`, "
+                f"{job_paths.out} cannot be written ({error}): choose another `out`, "
                 "or change the permissions."
             ) from error
         if error.errno in DISK_FULL_ERRNOS and error.filename is None:

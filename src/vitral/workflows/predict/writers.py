@@ -197,7 +197,7 @@ def resolve_format(name: str, out: Path | None) -> str:
     if out is None:
         if name == "parquet":
             raise ConfigError(
-                "Parquet cannot be written to the terminal: give `--out FILE.parquet`."
+                "Parquet cannot be written to the terminal: give `out=FILE.parquet`."
             )
         return name or "jsonl"
     suffix = out.suffix.lower().removeprefix(".")
@@ -206,7 +206,7 @@ def resolve_format(name: str, out: Path | None) -> str:
         return name or "jsonl"
     if name and name != by_suffix:
         raise ConfigError(
-            f"`--out {out}` ends like {by_suffix}, but `--format {name}` was asked "
+            f"`out={out}` ends like {by_suffix}, but `format={name}` was asked "
             "for: leave one of them out."
         )
     return by_suffix

@@ -61,7 +61,7 @@ class ResumeCheck:
                 f"{' '.join(self.diff.differences)} Both are in {out}. State that is "
                 "neither in the checkpoint nor a function of the seed and the step "
                 "does this; so do kernels that are not deterministic, which "
-                "`--device cpu` leaves out."
+                "`device=cpu` leaves out."
             )
 
 

@@ -130,7 +130,7 @@ def read_temperature(teacher: Run) -> float:
     if not isinstance(calibrated, dict):
         raise ConfigError(
             f"The teacher {teacher.path} has no temperature: its run measured no val "
-            "split. Leave `--calibrated` out."
+            "split. Leave `calibrated` out."
         )
     return float(calibrated["temperature"])
 

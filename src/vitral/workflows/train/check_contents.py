@@ -51,7 +51,7 @@ def check_contents(audit: Audit, session: Session) -> ContentCheck:
             f"{len(changed)} of {len(contents)} files of {audit.dataset.root} changed "
             f"since the run in {session.out} began: {shorten_names(changed)}. The "
             "model has learned from the old ones. Restore them, start a new run in "
-            "another folder, or pass `--data-changed` to go on with the new ones."
+            "another folder, or pass `data_changed` to go on with the new ones."
         )
     if changed:
         sentence = (

@@ -180,7 +180,7 @@ def cache_frozen_outputs(
         raise ConfigError(
             "The outputs of the frozen blocks are kept without the crop and the flip "
             "of each view, and the targets of this data set move with them: leave "
-            "`--cache` out."
+            "`cache` out."
         )
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / MANIFEST_FILE
@@ -230,7 +230,7 @@ def _reserve_file(path: Path, size: int) -> Iterator[BinaryIO]:
         raise WeightsError(
             f"The outputs of the frozen blocks need {size:,} bytes in {path.parent}, "
             f"where {free:,} are free ({error.strerror}). Free space, give fewer "
-            "`--views`, or leave `--cache` out; then run the same command with "
+            "`views`, or leave `cache` out; then run the same command with "
             "--resume."
         ) from error
 

@@ -177,15 +177,15 @@ def _require_same_model(
     family, other = (vitral.models.get_family_name(m) for m in (requested, initial))
     if family != other:
         raise ConfigError(
-            f"`--model {name}` is of the family {family}, but "
-            f"{weights} holds a model of the family {other}. Leave `--model` "
+            f"`model={name}` is of the family {family}, but "
+            f"{weights} holds a model of the family {other}. Leave `model` "
             "out to take the model of the weights."
         )
     for field in vitral.models.families()[family].size_fields:
         ours, theirs = getattr(requested, field), getattr(initial, field)
         if ours != theirs:
             raise ConfigError(
-                f"`--model {name}` has {field} {ours}, but {weights} "
-                f"holds a model with {field} {theirs}. Leave `--model` out to take the "
+                f"`model={name}` has {field} {ours}, but {weights} "
+                f"holds a model with {field} {theirs}. Leave `model` out to take the "
                 "model of the weights."
             )

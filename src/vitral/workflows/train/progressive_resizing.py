@@ -69,7 +69,7 @@ def image_sizes(
         raise ConfigError(
             f"The last of `resolutions` must be {whole.height}, the height of the "
             "model's images, which evaluation sees and positions are made for: got "
-            f"{resolutions[-1]}. Set `--image-size` to train for another one."
+            f"{resolutions[-1]}. Set `image_size` to train for another one."
         )
     return tuple(
         Size(height, _scale_width(height, whole, patch.width)) for height in resolutions

@@ -278,7 +278,7 @@ def finetune(
             raise DivergedError(
                 f"Fine-tuning {weights} on {plan.config.data} with lr {lr:g} and seed "
                 f"{seed} diverged, although dev chose that rate: give smaller ones "
-                "with `--lrs`."
+                "with `lrs`."
             )
     return FinetuneResult(
         plan, lr, tuple(search), tuple(finals), len(full.select("train"))
@@ -296,7 +296,7 @@ def _best_lr(search: list[FinetuneRun]) -> float:
         rates = ", ".join(f"{run.lr:g}" for run in search)
         raise DivergedError(
             f"Fine-tuning diverged with every learning rate of {rates}: give smaller "
-            "ones with `--lrs`."
+            "ones with `lrs`."
         )
     return min(ranked)[2]
 
@@ -330,7 +330,7 @@ def split_dev(dataset: Dataset, share: float) -> Dataset:
     if count >= len(order):
         raise DataError(
             f"{dataset.name} has {len(order)} images or groups to learn from: too few "
-            "to choose a learning rate with. Give one rate with `--lrs`."
+            "to choose a learning rate with. Give one rate with `lrs`."
         )
     dev = set(order[:count])
     examples = (
