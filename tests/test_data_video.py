@@ -742,3 +742,39 @@ def png_claiming(width: int, height: int) -> bytes:
     pixels = zlib.compress(bytes(9))
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + parts
+
+
+def test_a_decoder_ends_with_its_parent(tmp_path):
+    """Its input is open still, and it would go on until its time is over."""
+    kept_in, kept_out = os.pipe()
+    code = (
+        "import sys, time\n"
+        "from vitral.child_process import start_python\n"
+        "from vitral.data.video.decoder_client import _PROGRAM\n"
+        f"child = start_python([str(_PROGRAM)], stdin={kept_in})\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=[kept_in],
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    status = Path(f"/proc/{child}/stat")
+    try:
+        time.sleep(1.5)
+        assert status.exists()
+        assert status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    finally:
+        parent.kill()
+        parent.wait()
+    until = time.monotonic() + 10
+    while status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z":
+        assert time.monotonic() < until, "the decoder outlives its parent"
+        time.sleep(0.05)
+    parent.stdout.close()
+    os.close(kept_in)
+    os.close(kept_out)

@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ import numpy as np
 MAX_PIXELS = 64_000_000
 MAX_MEMORY = 3 * 2**32 + 2**30
 """Bytes of address space: the largest answer three times, and the libraries."""
+PARENT_SECONDS = 0.5
+"""Seconds between two looks whether the process that asks still lives."""
 _WITH_INDEX = ("mov", "matroska", "avi")
 """Containers with an index of key frames; others are decoded from their start."""
 _MAX_CACHED = 512  # frame indices; one of 300 frames takes 5 kB
@@ -292,6 +296,13 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, also in the middle of a decoding."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_SECONDS)
+    os._exit(1)
+
+
 def _reason(error: Exception) -> str:
     """Return libav's message without its error number and the path."""
     text = getattr(error, "strerror", None) or str(error)
@@ -303,6 +314,7 @@ if __name__ == "__main__":
     # The training run handles Ctrl-C of the terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_memory()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     av.logging.set_level(None)
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
