@@ -347,7 +347,7 @@ def test_a_video_model_starts_from_an_image_model(clips, tmp_path, monkeypatch):
     block = "blocks.1.attn.qkv.weight"
     assert torch.equal(state[block], source.state_dict()[block])
     other = replace(begun, model="timesformer_s16")
-    with pytest.raises(ConfigError, match=r"`--model timesformer_s16` has embed_dim"):
+    with pytest.raises(ConfigError, match=r"`model=timesformer_s16` has embed_dim"):
         prepare_model(other, MOTIONS)
 
 

@@ -314,7 +314,7 @@ def test_a_teacher_without_a_head(photos, encoder, tmp_path):
     ("changes", "sentence"),
     [
         ({"mix": MixConfig(mixup=0.2)}, "Mixup and CutMix blend classes"),
-        ({"loop": {"monitor": "macro_f1"}}, "set `--monitor loss`"),
+        ({"loop": {"monitor": "macro_f1"}}, "set `monitor=loss`"),
         (
             {"cache": True, "freeze": 1, "augment": vt.data.AugmentConfig(views=1)},
             "`mae` needs the images themselves",
