@@ -309,8 +309,14 @@ def test_another_image_size():
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: tiny_vit(merge_rate=-1), "must be at least 0.*got -1"),
-        (lambda: set_merge(tiny_vit(), -3), "must be at least 0.*got -3"),
+        (
+            lambda: tiny_vit(merge_rate=-1),
+            "`merge_rate` must lie between 0 and 1048576: got -1",
+        ),
+        (
+            lambda: set_merge(tiny_vit(), -3),
+            "`merge_rate` must lie between 0 and 1048576: got -3",
+        ),
         (lambda: set_merge(tiny_resnet(), 4), "A ResNet cannot merge tokens.*got 4"),
         (
             lambda: TNTConfig(**TINY_TNT, merge_rate=2),

@@ -62,6 +62,10 @@ def check_bounds(config: Any) -> None:
             if not low <= number <= high:
                 shown = repr(number) if abs(number) < 10**30 else "a larger one"
                 raise ConfigError(
-                    f"`{field.name}` must lie between {low:g} and {high:g}: got "
-                    f"{shown}."
+                    f"`{field.name}` must lie between {_format(low)} and "
+                    f"{_format(high)}: got {shown}."
                 )
+
+
+def _format(bound: float) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
