@@ -5,6 +5,7 @@ import io
 import os
 import random
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,32 @@ def test_damaged_headers_end_in_members_inside_the_file(tmp_path):
         assert all(name.isprintable() for name, _ in found.ignored)
         assert len(found.members) + len(found.ignored) <= len(data) // BLOCK
     assert len(outcomes) > 5  # the mutator reaches more than the checksum
+
+
+def test_many_pax_records_take_linear_time(tmp_path):
+    """10,000 records a header, as extended ones and as common ones of all members."""
+    records = b"".join(b"5 %c=\n" % (97 + i % 26) for i in range(10_000))
+    path = b"19 path=real/7.jpg\n"
+    records += path
+
+    def header(name: str, kind: bytes, size: int) -> bytes:
+        info = tarfile.TarInfo(name)
+        info.type, info.size = kind, size
+        return info.tobuf(tarfile.USTAR_FORMAT)
+
+    body = records.ljust(-(-len(records) // BLOCK) * BLOCK, b"\0")
+    common = b"".join(b"14 k%05d=abc\n" % i for i in range(4_600))
+    common_body = common.ljust(-(-len(common) // BLOCK) * BLOCK, b"\0")
+    file = tmp_path / "a.tar"
+    with file.open("wb") as out:
+        out.write(header("g", b"g", len(common)) + common_body)
+        for number in range(60):
+            out.write(header("x", b"x", len(records)) + body)
+            out.write(header(f"{number}.jpg", b"0", 0))
+        out.write(b"\0" * 2 * BLOCK)
+    start = time.monotonic()
+    found = contents(file)
+    assert time.monotonic() - start < 6
+    assert found.fault == ""
+    assert {member.name for member in found.members} == {"real/7.jpg"}
+    assert len(found.members) == 60

@@ -216,16 +216,23 @@ def _read_extension(headers: _Headers, offset: int, size: int) -> bytes:
 
 
 def _parse_pax(content: bytes, offset: int) -> dict[str, str]:
-    """Parse records of the form "LENGTH KEY=VALUE\\n"."""
+    """Parse records of the form "LENGTH KEY=VALUE\\n"; keep those that are used.
+
+    In linear time: 64 kB may hold 10,000 records, and a file many of these.
+    """
     records: dict[str, str] = {}
-    while content.strip(b"\0"):
-        length, _, _ = content.partition(b" ")
-        end = int(length) if length.isdigit() and len(length) < 7 else 0
-        key, equals, value = content[len(length) + 1 : max(end - 1, 0)].partition(b"=")
-        if not equals or content[end - 1 : end] != b"\n":
+    at, last = 0, len(content.rstrip(b"\0"))
+    while at < last:
+        space = content.find(b" ", at, at + 7)
+        digits = content[at:space] if space > at else b""
+        end = at + int(digits) if digits.isdigit() else 0
+        equals = content.find(b"=", space + 1, max(end - 1, 0))
+        if equals < 0 or content[end - 1 : end] != b"\n":
             raise _TarError(f"the pax records at byte {offset:,} are damaged")
-        records[_decode_text(key)] = _decode_text(value)
-        content = content[end:]
+        key = content[space + 1 : equals]
+        if key in (b"path", b"size") or key.startswith(b"GNU.sparse"):
+            records[_decode_text(key)] = _decode_text(content[equals + 1 : end - 1])
+        at = end
     return records
 
 
