@@ -241,6 +241,14 @@ def test_a_model_that_merges_tokens_is_another_function_elsewhere(tmp_path):
     assert "architecture" not in json.loads((tmp_path / "t/config.json").read_text())
 
 
+def test_a_note_names_the_record_of_the_training_once(tmp_path):
+    extra = {"step": 3, "ledger": {}, "weights": "w", "temperature": 1.5}
+    vt.save(tmp_path / "m", tiny_vit(act="gelu"), PREPROCESS, extra=extra)
+    made = vt.convert(tmp_path / "m", tmp_path / "t", "timm")
+    note = "timm keeps no temperature, record of the training with these weights"
+    assert note in made.ledger.notes
+
+
 def test_a_run_folder_a_model_folder_and_its_file_are_the_same(tmp_path):
     model = tiny_vit()
     vt.save(tmp_path / "model", model, PREPROCESS)

@@ -137,7 +137,7 @@ def test_a_problem_type_that_is_no_text_is_refused(tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "problem_type": 5}))
     with pytest.raises(WeightsError) as caught:
         read(tmp_path)
-    assert str(caught.value) == (
+    assert str(caught.value).startswith(
         f"{file}: `problem_type` is 5, expected regression, "
         "single_label_classification, multi_label_classification or null. Write the "
         "one that the model was trained for; nothing was loaded."

@@ -39,6 +39,10 @@ class Converted:
     ledger: Ledger
 
 
+RECORD = {"model", "weights", "ledger", "notes", "step", "objective", "precision"}
+"""Keys on how a model was trained, which change none of its answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class AdaptedModel:
     """A model whose class-token row was moved, with the tensors that this changed."""
@@ -230,10 +234,11 @@ def _lost_extra(
     spec: ModelSpec[Any], written: WeightsSource, layout: Layout
 ) -> list[str]:
     """Return a note on the metadata that the written file does not give back."""
-    lost = [key for key in spec.extra if key not in written.extra]
-    if not lost:
+    lost = {key for key in spec.extra if key not in written.extra}
+    named = sorted(lost - RECORD) + ["record of the training"] * bool(lost & RECORD)
+    if not named:
         return []
-    return [f"{layout.title} keeps no {', '.join(sorted(lost))} with these weights"]
+    return [f"{layout.title} keeps no {', '.join(named)} with these weights"]
 
 
 def _equal_tensors(first: Tensor, second: Tensor) -> bool:
