@@ -33,7 +33,7 @@ from vitral.weights.files import TensorFile, TensorInfo
 from vitral.weights.layouts import naming_the_family
 from vitral.weights.mismatch import check
 
-ATTENTION = ("attn.", "qkv", "attention.", "token_mixer.", "q_proj")
+ATTENTION = ("attn.", "attn_in.", "qkv", "attention.", "token_mixer.", "q_proj")
 """Parts of the names by which a model is a transformer."""
 VISION = (
     "IMAGE",
@@ -185,9 +185,8 @@ def hugging_face_candidates(classes: dict[str, str]) -> Iterator[Candidate]:
             continue
         content = json.loads(config.to_json_string(use_diff=False))
         content["architectures"] = [name]
-        yield Candidate(
-            "transformers", content["model_type"] or kind, name, model, content
-        )
+        kind = content.get("architecture") or content["model_type"] or kind
+        yield Candidate("transformers", kind, name, model, content)
 
 
 # real tensors
