@@ -9,7 +9,7 @@ from typing import Any
 
 from vitral.errors import ConfigError
 
-Range = tuple[float, float]
+Range = tuple[int | float, int | float]
 WIDTH: Range = (1, 2**17)
 MAX_PATCHES = 2**20
 """Largest grid of an image; its positions may be computed."""
@@ -67,5 +67,5 @@ def check_bounds(config: Any) -> None:
                 )
 
 
-def _format(bound: float) -> str:
+def _format(bound: int | float) -> str:
     return f"{bound:g}" if isinstance(bound, float) else str(bound)
