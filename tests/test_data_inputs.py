@@ -23,6 +23,7 @@ ALLOWED = (
     # Fields of published configs, and of the model that image weights start.
     "weights/layouts/facebook/timesformer.py",
     "weights/layouts/huggingface/timesformer.py",
+    "weights/layouts/huggingface/fields.py",
     "weights/inflate_video.py",
     # What a file of ours says of its model.
     "weights/file_metadata.py",

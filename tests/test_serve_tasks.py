@@ -342,7 +342,7 @@ def test_an_exported_model_answers_through_its_task(
 def test_a_task_that_is_not_installed_is_refused(folder: Path, capsys):
     from vitral.cli import main
 
-    assert main(["serve", str(folder), "--port", "0"]) == 2
+    assert main(["serve", str(folder), "--port", "0"]) == 4
     assert "There is no task `weight`" in capsys.readouterr().err
 
 

@@ -333,7 +333,7 @@ def test_the_legacy_port_of_timm_is_refused_by_name(name):
             {"word_size": (4, 6)},
             r"`patch_size` must be a multiple of `word_size`: got 16 and \(4, 6\)\.",
         ),
-        ({"word_size": 0}, "must be a multiple of `word_size`: got 16 and 0"),
+        ({"word_size": 0}, "`word_size` must lie between 1 and 1024: got 0"),
         (
             {"word_kernel": 16},
             r"`word_kernel` must be odd and at least 2 \* `word_size`",
