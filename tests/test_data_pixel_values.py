@@ -15,6 +15,7 @@ from PIL import Image
 
 import vitral as vt
 from photos import tiny_config
+from vitral.cli import main
 from vitral.data import Preprocess, check
 from vitral.data.augmentation import AugmentConfig
 from vitral.data.augmentation.augment import Augment
@@ -297,7 +298,7 @@ def test_train_keeps_range_and_statistics_with_the_model(
     changes = {**config.model_changes, "in_chans": channels}
     config = dataclasses.replace(config, model_changes=changes)
     train(config, tmp_path / "run")
-    run = vt.open(tmp_path / "run")
+    run = vt.Run(tmp_path / "run")
     assert run.preprocess.value_range == value_range
     assert run.preprocess.channels == channels
     suffix = "png" if write is write_deep else "tif"
@@ -338,3 +339,18 @@ def test_weights_start_a_model_of_other_channels(tmp_path, no_report):
         train(
             dataclasses.replace(five, model_changes={"in_chans": 6}), tmp_path / "third"
         )
+
+
+def test_the_range_is_given_on_the_command_line(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        folder = tmp_path / "deep" / f"c{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        values = rng.integers(0, 2000, (24, 24)) + 2000 * (index % 2)
+        Image.fromarray(values.astype(np.uint16)).save(folder / f"{index}.png")
+    words = ["train", str(tmp_path / "deep"), "--out", str(tmp_path / "run")]
+    words += ["--channels", "1", "--model", "vit_mu8", "--image-size", "24"]
+    words += ["--steps", "2", "--warmup", "1", "--device", "cpu"]
+    assert main([*words, "--set", "value_range=[0,4095]"]) == 0
+    run = vt.Run(tmp_path / "run")
+    assert run.preprocess.value_range == (0.0, 4095.0)

@@ -169,7 +169,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
             f"`--set {text}` must be FIELD=VALUE, such as `--set reg_tokens=4`."
         )
     parsed = parse_value(value)
-    if isinstance(parsed, list | dict):
+    is_list = isinstance(parsed, list) and name in PIXEL_FIELDS
+    if isinstance(parsed, list | dict) and not is_list:
         raise ConfigError(
             f"`--set {text}` must be one number, true, false, null or a word."
         )

@@ -286,7 +286,9 @@ class Preprocess(ImagePreprocess):
         """
         return clip.read(self._clip_sampling.sample_training(clip.times, generator))
 
-    def picture(self, pixels: Float[Tensor, "*frames 3 height width"]) -> Image.Image:
+    def picture(
+        self, pixels: Float[Tensor, "*frames channels height width"]
+    ) -> Image.Image:
         """Return one view for a person; the frames of a clip side by side."""
         strip = pixels if self.sampling is None else torch.cat(list(pixels), dim=-1)
         return Image.fromarray(self.denormalize(strip).permute(1, 2, 0).numpy())

@@ -128,7 +128,9 @@ def measure_pixels(
         return {}
     ends = {"value_range": list(value_range)} if value_range else {}
     return ends | measure_statistics(
-        audit.dataset, model.in_chans, tuple(value_range) if value_range else None
+        audit.dataset,
+        model.in_chans,
+        (float(value_range[0]), float(value_range[1])) if value_range else None,
     )
 
 
