@@ -399,5 +399,5 @@ def test_a_damaged_folder_is_named(run_copy):
     with pytest.raises(ConfigError, match="no table of distances"):
         read(run_copy, {**found, "distance": bad})
     file.write_text("{")
-    with pytest.raises(ConfigError, match=r"report\.json is not valid JSON"):
+    with pytest.raises(ConfigError, match=r"report\.json is not readable JSON"):
         load_run_folder(run_copy)

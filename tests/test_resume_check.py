@@ -104,6 +104,7 @@ def test_a_fault_that_only_a_resumed_run_shows_is_caught(server, tmp_path, kind)
 
 NAMES = (
     "split.csv",
+    "contents.csv",
     "config.json",
     "data.json",
     "environment.json",

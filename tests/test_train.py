@@ -91,6 +91,7 @@ def test_every_file_of_the_contract_is_there(run):
     names = {path.name for path in out.iterdir()}
     assert names == {
         "config.json",
+        "contents.csv",
         "command.txt",
         "environment.json",
         "data.json",

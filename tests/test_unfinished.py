@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import vitral as vt
+from helpers import captured_log
 from photos import tiny_config
 from vitral.data import Loader
 from vitral.errors import ConfigError, InterruptedRun, VitralError
@@ -64,7 +65,7 @@ def everywhere(run: Path, sentence: str) -> None:
     assert "left no note" not in page
 
 
-def test_a_stopped_run_says_where_and_why(broken, caplog):
+def test_a_stopped_run_says_where_and_why(broken):
     sentence = (
         "The training stopped at update 3 of 6: signal SIGTERM, as from a time limit "
         "or `kill`. It resumes at update 3 with: vitral train photos --out run --resume"
@@ -75,8 +76,9 @@ def test_a_stopped_run_says_where_and_why(broken, caplog):
     page = write_html([broken], broken / "page.html").read_text()
     assert page.count(sentence) == 2
     assert "left no note" not in page
-    open_run(broken)
-    assert f"{broken}: {sentence}" in caplog.messages
+    with captured_log() as lines:
+        open_run(broken)
+    assert f"{broken}: {sentence}" in lines
 
 
 def test_a_resume_says_where_and_ends_clean(few_photos, broken, capsys):

@@ -180,15 +180,20 @@ def broken(kind: str) -> None:
         Loader.order = lambda self, epoch: order(self, int(calls() * 100) % 7)
 
 
+def writes(mode: str | None, flags: int) -> bool:
+    """Return whether a file is opened to write; `os.open` has flags alone."""
+    if mode is None:
+        return bool(flags & (os.O_WRONLY | os.O_RDWR))
+    return bool(set("wax") & set(mode))
+
+
 def kill_when(name: str) -> None:
     """SIGKILL before anything gets a name that ends like this regular expression."""
     ending = re.compile(f"{name}$")
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         made = {"os.rename": 1, "os.mkdir": 0, "open": 0}.get(event)
-        if made is None or (
-            event == "open" and not set("wax") & set(arguments[1] or "")
-        ):
+        if made is None or (event == "open" and not writes(*arguments[1:])):
             return
         if ending.search(str(arguments[made])):
             os.kill(os.getpid(), signal.SIGKILL)
