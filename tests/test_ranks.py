@@ -64,9 +64,11 @@ def losses(folder: Path) -> list[float]:
 
 
 def assert_equal(one: Path, other: Path, ranks: int = 2, to: float = 1e-6) -> None:
-    """Losses to 1e-6, weights to 1e-5, on every rank."""
+    """Losses to 1e-6 for ten steps, then to `to`; weights to 10 times that."""
     expected, found = losses(one), losses(other)
     assert len(expected) == 20
+    first = 1e-6 if to < 1e-3 else to
+    assert found[:10] == pytest.approx(expected[:10], rel=first, abs=first)
     assert found == pytest.approx(expected, rel=to, abs=to)
     assert len(set(expected)) == 20
     weights = load_file(one / "rank-0.safetensors")
@@ -83,8 +85,10 @@ def test_two_ranks_train_what_one_trains(server, place, name):
     for shard in ("none", "fsdp"):
         out = folder / shard
         server.run("train", str(out), photos, case | {"shard": shard})
-        # In bfloat16 a last digit of float32 decides how a number is rounded.
-        assert_equal(folder / "one", out, to=5e-3 if name == "bfloat16" else 1e-6)
+        # In bfloat16 a last digit of float32 decides how a number is rounded. Without
+        # labels a difference in the last digit doubles with each late update.
+        to = {"bfloat16": 5e-3, "without labels": 2e-4}.get(name, 1e-6)
+        assert_equal(folder / "one", out, to=to)
 
 
 SAVED = {
