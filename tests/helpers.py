@@ -1,8 +1,13 @@
 """Small things that several test files need."""
 
+import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -174,3 +179,37 @@ def same_batch(left: Batch, right: Batch) -> bool:
     """Equal images, targets and labels, bit by bit, of the same examples."""
     pairs = zip((left.image, *left.target), (right.image, *right.target), strict=True)
     return all(torch.equal(*pair) for pair in pairs) and left.id == right.id
+
+
+def measure_child(work: Callable[[], object]) -> tuple[float, int]:
+    """Return the seconds of `work` in a fork, and the megabytes on top of its start.
+
+    The peak is the child's own since it was reset: getrusage gives that of the parent
+    too, under which a child could hide gigabytes.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+            before, started = _status_kb("VmRSS"), time.monotonic()
+            work()
+            took = time.monotonic() - started
+            grown = (_status_kb("VmHWM") - before) // 1024
+            os.write(writer, json.dumps([took, grown]).encode())
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answer:
+        text = answer.read()
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
+    took, grown = json.loads(text)
+    return took, grown
+
+
+def _status_kb(name: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    return int(re.findall(rf"{name}:\s+(\d+) kB", text)[0])

@@ -123,12 +123,37 @@ def test_ctrl_c_while_workers_start(delay: float, tmp_path: Path):
     """As a terminal sends it, to the whole group: 130, a sentence, no traceback."""
     photos = make_photos(tmp_path / "photos")
     out = tmp_path / "run"
+    words = ["train", str(photos), "--out", str(out), "--model", "vit_mu8"]
+    words += ["--image-size", "24", "--steps", "2000", "--batch-size", "8"]
+    code, text, group = _interrupt(*words, "--device", "cpu", "-j", "2", delay=delay)
+    assert code == 130, text
+    assert "Traceback" not in text
+    assert "--resume" in text
+    # The tracker of multiprocessing ends when it sees that all others have.
+    deadline = time.monotonic() + 20
+    while _group(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert _group(group) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ctrl_c_while_workers_of_a_prediction_start(tmp_path: Path):
+    """They are told apart from a training's: nothing finishes a step for them."""
+    photos = make_photos(tmp_path / "photos")
+    model = tmp_path / "model"
+    config = get_config("vit_mu8", {"image_size": (32, 48), "num_classes": 3})
+    preprocess = Preprocess(image_size=(32, 48))
+    vt.save(model, build_model(config), preprocess, classes=CLASSES)
+    words = ["predict", str(model), str(photos), "--out", str(tmp_path / "out")]
+    code, text, _ = _interrupt(*words, "-j", "2", delay=0.0)
+    assert code == 130, text
+    assert text.strip() == "vitral predict: stopped by the keyboard."
+
+
+def _interrupt(*words: str, delay: float) -> tuple[int, str, int]:
+    """Interrupt a command after its fork server began; code, stderr and group."""
     process = subprocess.Popen(
-        [
-            *(sys.executable, "-P", "-m", "vitral", "train", str(photos)),
-            *("--out", str(out), "--model", "vit_mu8", "--image-size", "24"),
-            *("--steps", "2000", "--batch-size", "8", "--device", "cpu", "-j", "2"),
-        ],
+        [sys.executable, "-P", "-m", "vitral", *words],
         start_new_session=True,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -140,41 +165,7 @@ def test_ctrl_c_while_workers_start(delay: float, tmp_path: Path):
     time.sleep(delay)
     os.killpg(process.pid, signal.SIGINT)
     _, text = process.communicate(timeout=120)
-    assert process.returncode == 130, text
-    assert "Traceback" not in text
-    assert "--resume" in text
-    # The tracker of multiprocessing ends when it sees that all others have.
-    deadline = time.monotonic() + 20
-    while _group(process.pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert _group(process.pid) == []
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_ctrl_c_while_workers_of_a_prediction_start(tmp_path: Path):
-    """They are told apart from a training's: nothing finishes a step for them."""
-    photos = make_photos(tmp_path / "photos")
-    model = tmp_path / "model"
-    config = get_config("vit_mu8", {"image_size": (32, 48), "num_classes": 3})
-    preprocess = Preprocess(image_size=(32, 48))
-    vt.save(model, build_model(config), preprocess, classes=CLASSES)
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-P", "-m", "vitral", "predict", str(model)),
-            *(str(photos), "--out", str(tmp_path / "out"), "-j", "2"),
-        ],
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not _children(process.pid, b"forkserver") and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGINT)
-    _, text = process.communicate(timeout=120)
-    assert process.returncode == 130, text
-    assert text.strip() == "vitral predict: stopped by the keyboard."
+    return process.returncode, text, process.pid
 
 
 def _children(group: int, word: bytes) -> list[int]:

@@ -1,10 +1,7 @@
 """Files that cost a decoder far more time or memory than they have bytes."""
 
 import io
-import os
-import resource
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from helpers import measure_child
 from photos import photo
 from vitral.data import Preprocess
 from vitral.data.images import decode
@@ -57,22 +55,6 @@ def tiff_of_jpeg(jpeg: bytes, side: int) -> bytes:
     return out + b"".join(struct.pack("<HHLL", t, 4, 1, v) for t, v in tags) + bytes(4)
 
 
-def cost_of(work: Callable[[], object]) -> tuple[float, int]:
-    """Seconds, and megabytes on top of this process, that `work` takes in a child."""
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    _, status, usage = os.wait4(pid, 0)
-    assert status == 0
-    return time.time() - started, (usage.ru_maxrss - before) // 1024
-
-
 def refused(content: bytes, words: str) -> Callable[[], object]:
     def work() -> None:
         with pytest.raises(ImageError, match=words):
@@ -84,7 +66,7 @@ def refused(content: bytes, words: str) -> Callable[[], object]:
 @pytest.mark.parametrize("extra", [91, 4000])
 def test_a_jpeg_of_many_scans_is_refused(extra: int):
     content = progressive(extra, size=(4000, 2000) if extra > 91 else (64, 48))
-    seconds, _ = cost_of(refused(content, "more than 100 scans"))
+    seconds, _ = measure_child(refused(content, "more than 100 scans"))
     assert seconds < SECONDS
 
 
@@ -114,7 +96,7 @@ def test_a_tiff_of_jpegs_is_a_jpeg():
     many = encode(Image.new("L", (2000, 2000), 9), "JPEG", progressive=True)
     start = many.rindex(b"\xff\xda")
     many = many[:-2] + many[start:-2] * 2000 + many[-2:]
-    seconds, _ = cost_of(refused(tiff_of_jpeg(many, 2000), "more than 100 scans"))
+    seconds, _ = measure_child(refused(tiff_of_jpeg(many, 2000), "more than 100 scans"))
     assert seconds < SECONDS
 
 
@@ -132,7 +114,7 @@ def test_pages_are_not_counted(kind: str):
     def work() -> None:
         assert decode(content).notes[0] == "first of several frames or pages used"
 
-    assert cost_of(work)[0] < SECONDS
+    assert measure_child(work)[0] < SECONDS
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F", "RGB", "RGBA"])
@@ -157,7 +139,7 @@ def test_deep_values_are_scaled_in_place(mode: str, tmp_path: Path):
         gray = Preprocess(mean=(0.5,), std=(0.5,), antialias=True)
         assert gray(decoded).shape == (1, 224, 224)
 
-    assert cost_of(work)[1] < MEGABYTES
+    assert measure_child(work)[1] < MEGABYTES
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])

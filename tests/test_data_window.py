@@ -1,8 +1,6 @@
 """Long and thin pictures: no step makes far more than is given to it or kept."""
 
-import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision import tv_tensors
 
+from helpers import measure_child
 from photos import noise
 from server_process import children, request, serving, tiny_model
 from vitral.data import Preprocess
@@ -159,22 +158,6 @@ def test_the_cell_under_the_centre():
     assert columns.tolist() == [0, 1, 2, 3]
 
 
-def peak_of(work) -> int:
-    """MB that a child of this process takes on top of it."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    _, status, usage = os.wait4(pid, 0)
-    assert status == 0
-    return (usage.ru_maxrss - before) // 1024
-
-
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("shape", [*GIANTS, *EXTREMES])
@@ -196,7 +179,7 @@ def test_no_transform_makes_a_giant(shape, antialias, resize):
                 vary = Augment(config=config, preprocess=preprocess)
                 assert vary(image, "x", 1).shape == (3, 224, 224)
 
-    assert peak_of(every) < 200
+    assert measure_child(every)[1] < 200
 
 
 def test_every_command_takes_strips(tmp_path: Path):

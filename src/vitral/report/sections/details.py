@@ -76,7 +76,10 @@ def _data_facts(
     facts: Facts = [
         ("Name", [str(data.get("name", ""))]),
         ("Place", [str(data.get("root", ""))]),
-        *((name.capitalize(), _joined(row)) for name, row in count_rows(data).items()),
+        *(
+            (name.capitalize(), _join_counts(row))
+            for name, row in count_rows(data).items()
+        ),
         ("Fingerprint", [str(data.get("fingerprint", ""))[:16]]),
     ]
     if classes:
@@ -88,7 +91,7 @@ def _data_facts(
     return [(name, text) for name, text in facts if text not in ([], [""])]
 
 
-def _joined(row: dict[str, Number]) -> Text:
+def _join_counts(row: dict[str, Number]) -> Text:
     text: list[str | Number] = []
     for split, number in row.items():
         text += [", " if text else "", f"{split} ", number]

@@ -17,7 +17,7 @@ Address = tuple[str, int] | None
 
 @runtime_checkable
 class Connection(Protocol):
-    """What a place is given to."""
+    """Connection of a client that is given a place."""
 
     client: Address
 
