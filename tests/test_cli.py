@@ -273,7 +273,17 @@ def test_predict_answers_for_all_but_the_unreadable(run, photos, tmp_path, capsy
         assert [Path(row["path"]).name for row in bad] == ["3.png"]
         assert bad[0]["label"] == ""
         assert all(row["label"] in CLASSES for row in rows if not row["error"])
-        assert "1 of 8 files could not be read" in captured.err
+        assert "1 of 8 files could not be read; each has" in captured.err
+        assert "or raise `--max-bad`." in captured.err
+    words = ["predict", str(run), str(tmp_path / "in"), "--max-bad"]
+    for number, (accepted, code) in enumerate((("0.12", 3), ("0.125", 0), ("2", 0))):
+        assert main([*words, accepted]) == code
+        out = str(tmp_path / f"{number}.csv")
+        assert main([*words, accepted, "--out", out]) == code
+    assert main([*words, "0.12"]) == 3
+    assert "more than the 12% that is accepted" in capsys.readouterr().err
+    assert main([*words, "nan"]) == 2
+    assert "`--max-bad` must not be negative: got nan" in capsys.readouterr().err
     file = str(tmp_path / "in" / "notes.txt")
     assert main(["predict", str(run), file, str(tmp_path / "in" / "1.png")]) == 3
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -340,8 +350,18 @@ def test_eval_counts_or_refuses_bad_files(run, photos, tmp_path, capsys):
     (tmp_path / "other" / CLASSES[0] / "0.png").write_bytes(b"\x89PNG")
     words = ["eval", str(run), str(tmp_path / "other"), "--out", str(tmp_path / "out")]
     assert main([*words, "--bad-files", "refuse"]) == 3
-    assert "1 files of train cannot be read, first" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 of 24 images of train cannot be read, more than the 0% that is" in said
+    assert "or raise `--max-bad`: they count as wrong." in said
+    assert main([*words, "--max-bad", "0.04"]) == 3  # 1 of 24 is 0.0417
+    assert "more than the 4% that is accepted" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    assert main([*words, "--max-bad", "0.042"]) == 0
+    capsys.readouterr()
+    assert main([*words, "--max-bad", "-1"]) == 2
+    assert "`--max-bad` must not be negative: got -1.0" in capsys.readouterr().err
+    assert main([*words, "--bad-files", "refuse", "--max-bad", "1"]) == 2
+    assert "`--max-bad` does nothing with `--bad-files r" in capsys.readouterr().err
     assert main(words) == 0
     assert "1 files could not be read and count as wrong" in capsys.readouterr().out
     result = json.loads((tmp_path / "out" / "other-train.json").read_text())

@@ -109,7 +109,9 @@ def test_eval_of_the_same_says_the_same(data, tmp_path, capsys):
     assert "40 files could not be read and count as wrong" in out
     words = ["eval", str(run.path), "--device", "cpu", "--bad-files", "refuse"]
     assert main(words) == 3
-    assert "40 files of test cannot be read, first" in capsys.readouterr().err
+    for accepted, code in (("0.33", 3), ("39", 3), ("0.34", 0), ("40", 0)):
+        assert main([*words[:-2], "--max-bad", accepted]) == code
+    assert "40 of 120 images of test cannot be read, more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])

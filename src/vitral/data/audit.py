@@ -177,12 +177,13 @@ def _require_few_bad(
         )
     if len(bad) > accepted_bad(max_bad, count):
         raise DataError(
-            f"{found}, more than the {_accepted_text(max_bad)} accepted. The first: "
+            f"{found}, more than the {accepted_text(max_bad)} accepted. The first: "
             f"{listed}. Repair or remove them, or raise `max_bad`."
         )
 
 
-def _accepted_text(max_bad: int | float) -> str:
+def accepted_text(max_bad: int | float) -> str:
+    """Return the words for an accepted share or number, before `accepted`."""
     return f"{max_bad:g} that are" if max_bad > 1 else f"{100 * max_bad:.3g}% that is"
 
 
@@ -226,7 +227,13 @@ def _summarize(
 
 
 def require_few_unread(
-    failures: Sequence[tuple[str, str]], count: int, max_bad: int | float
+    failures: Sequence[tuple[str, str]],
+    count: int,
+    max_bad: int | float,
+    *,
+    found: str = "images can no longer be read",
+    advice: str = "Bring the files back and go on with `resume=True`, or raise "
+    "`max_bad` in a new run.",
 ) -> None:
     """Refuse a split of which too many images became unreadable.
 
@@ -234,6 +241,8 @@ def require_few_unread(
         failures: name and reason of each.
         count: images of the split.
         max_bad: accepted share, above 1 the accepted number.
+        found: the fault, which follows the number of images.
+        advice: last sentence of the message.
 
     Raises:
         DataError: there are more; the message lists the first five.
@@ -242,7 +251,6 @@ def require_few_unread(
         return
     listed = "; ".join(f"{name}: {reason}" for name, reason in failures[:5])
     raise DataError(
-        f"{len(failures)} of {count} images can no longer be read, more than the "
-        f"{_accepted_text(max_bad)} accepted. The first: {listed}. Bring the files "
-        "back and go on with `resume=True`, or raise `max_bad` in a new run."
+        f"{len(failures)} of {count} {found}, more than the {accepted_text(max_bad)} "
+        f"accepted. The first: {listed}. {advice}"
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vitral.cli.parser import Parser
 from vitral.cli.task_flags import read_objective
 from vitral.errors import ConfigError, DataError
+from vitral.validation import not_negative
 
 if TYPE_CHECKING:
     import vitral.data
@@ -55,6 +56,7 @@ def run(argv: list[str]) -> None:
     args = parser.parse(argv)
     parser.require_read("vitral data", args.action)
     parser.require_read("", args.action)
+    not_negative(max_bad=args.max_bad)
     from vitral.data.split import save
     from vitral.workflows.dataset import SplitRequest, describe_labels, open_for_task
     from vitral.workflows.resolve_task import fitting_objective

@@ -26,8 +26,8 @@ def make_parser() -> Parser:
         "eval",
         "Measure a trained model on a split.",
         usage="RUN [DATA]",
-        common="--split --views --bad-files --protocol --shots --k --merge --device "
-        "--out --json",
+        common="--split --views --bad-files --max-bad --protocol --shots --k --merge "
+        "--device --out --json",
         examples=(
             "runs/photos",
             "runs/photos other --split val --json",
@@ -50,8 +50,14 @@ def make_parser() -> Parser:
     parser.add(
         "--bad-files",
         "wrong",
-        "count unreadable files as wrong, or stop",
+        "count unreadable files as wrong, or stop: `refuse` is `--max-bad 0`",
         choices=("wrong", "refuse"),
+        modes=HEAD,
+    )
+    parser.add(
+        "--max-bad SHARE",
+        1.0,
+        "share of unreadable files above which it exits with 3; above 1 their number",
         modes=HEAD,
     )
     parser.add(
@@ -85,6 +91,8 @@ def run(argv: list[str]) -> None:
     if args.protocol != HEAD:
         _probe(args)
         return
+    if args.bad_files == "refuse":
+        parser.refuse_given("max_bad", "does nothing with `--bad-files refuse`.")
     _evaluate(args)
 
 
@@ -99,7 +107,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         data=args.data,
         split=args.split,
         views=args.views,
-        bad_files=args.bad_files,
+        max_bad=0.0 if args.bad_files == "refuse" else args.max_bad,
         device=args.device,
         out=Path(args.out) if args.out else None,
         real=Path(args.real) if args.real else None,

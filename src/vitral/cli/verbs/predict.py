@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from vitral.cli.flags import add_device_flag, add_merge_flags, validate_merge
 from vitral.cli.parser import Parser
 from vitral.errors import ConfigError, DataError
+from vitral.validation import not_negative
 
 if TYPE_CHECKING:
     from vitral.workflows.run import Run
@@ -50,6 +51,11 @@ def make_parser() -> Parser:
         int,
         "processes that read ahead; default: by the number of files",
     )
+    parser.add(
+        "--max-bad SHARE",
+        0.0,
+        "share of unreadable files above which it exits with 3; above 1 their number",
+    )
     add_merge_flags(parser)
     add_device_flag(parser)
     return parser
@@ -64,6 +70,7 @@ def run(argv: list[str]) -> None:
         if value is not None and value < least:
             flag = name.replace("_", "-")
             raise ConfigError(f"`--{flag}` must be at least {least}: got {value}.")
+    not_negative(max_bad=args.max_bad)
     validate_merge(args.merge, args.merge_schedule)
     from vitral.workflows.run import open_run
 
@@ -99,8 +106,7 @@ def _to_files(model_run: "Run", args: argparse.Namespace) -> None:
     print(made)
     print(f"files: {made.out}")
     print(f"next: vitral inspect {args.run} FILES --out DIR")
-    if made.unreadable:
-        raise DataError(_unreadable(made.unreadable, made.files))
+    _require_few_unreadable(made.unreadable, made.files, args.max_bad)
 
 
 def _to_terminal(model_run: "Run", args: argparse.Namespace) -> None:
@@ -131,8 +137,7 @@ def _to_terminal(model_run: "Run", args: argparse.Namespace) -> None:
         total += len(batch)
         failed += sum(bool(row.error) for row in batch)
         print("".join(map(writer.format_row, batch)), end="", flush=True)
-    if failed:
-        raise DataError(_unreadable(failed, total))
+    _require_few_unreadable(failed, total, args.max_bad)
 
 
 def _batches(files: Iterator[Path], size: int) -> Iterator[tuple[Path, ...]]:
@@ -140,8 +145,13 @@ def _batches(files: Iterator[Path], size: int) -> Iterator[tuple[Path, ...]]:
         yield batch
 
 
-def _unreadable(failed: int, total: int) -> str:
-    return (
-        f"{failed} of {total} files could not be read; each has its reason in the "
-        "output."
+def _require_few_unreadable(failed: int, total: int, max_bad: float) -> None:
+    from vitral.data.audit import accepted_bad, accepted_text
+
+    if failed <= accepted_bad(max_bad, total):
+        return
+    limit = f", more than the {accepted_text(max_bad)} accepted" if max_bad else ""
+    raise DataError(
+        f"{failed} of {total} files could not be read{limit}; each has its reason in "
+        "the output. Repair or remove them, or raise `max_bad`."
     )

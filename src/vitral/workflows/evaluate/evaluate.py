@@ -9,6 +9,7 @@ import torch
 import vitral.data
 from vitral.atomic_io import write_json
 from vitral.data import BadFile, Dataset, Preprocess, split_loader
+from vitral.data.audit import require_few_unread
 from vitral.data.split import held_out
 from vitral.errors import ConfigError, DataError
 from vitral.tasks import Result, SecondResult
@@ -17,6 +18,7 @@ from vitral.training.distributed import (
     get_rank,
     process_group,
 )
+from vitral.validation import not_negative
 from vitral.workflows.dataset import (
     bad_files_in,
     log_left_out,
@@ -46,7 +48,7 @@ def evaluate(
     data: str = "",
     split: str = "",
     views: str = "",
-    bad_files: str = "wrong",
+    max_bad: float = 1.0,
     device: str = "auto",
     out: Path | None = None,
     real: Path | None = None,
@@ -61,18 +63,20 @@ def evaluate(
         split: empty for test, else val, else all images.
         views: views of a clip, such as `2x3`: two choices of frames by three crops;
             empty for the run's own.
-        bad_files: `wrong` counts unreadable files as wrong predictions, `refuse` stops.
+        max_bad: accepted share of unreadable files, above 1 their number; they count
+            as wrong predictions.
         out: folder for the files; None for predictions/ in the run, or evaluations/
             if `data` or `views` is given or the run was opened with `merge`.
         real: real.json with the accepted labels of ImageNet's validation images, for
             a second accuracy.
 
     Raises:
-        DataError: the data has a class that the model lacks, or `bad_files`
-            is `refuse` and a file is unreadable, or `real` does not fit the images.
+        DataError: the data has a class that the model lacks, more files than `max_bad`
+            accepts are unreadable, or `real` does not fit the images.
         ConfigError: there is no such split, or `real` is given for another data set.
     """
     truth = None
+    not_negative(max_bad=max_bad)
     if real is not None:
         truth = run.task.read_second_truth(real, data or run.config.data)
     target = pick_device(device)
@@ -95,7 +99,7 @@ def evaluate(
             folder=folder,
             name=name,
             preprocess=preprocess,
-            refuse_bad=bad_files == "refuse",
+            max_bad=max_bad,
         )
         second = None
         if truth is not None and get_rank() == 0:
@@ -135,7 +139,7 @@ def evaluate_split(
     folder: Path,
     name: str = "",
     preprocess: Preprocess | None = None,
-    refuse_bad: bool = False,
+    max_bad: float = 1.0,
 ) -> tuple[Result, tuple[BadFile, ...]]:
     """Run the model over a split; write <name>.json and the task's files.
 
@@ -143,7 +147,7 @@ def evaluate_split(
         bad: files that are known to be unreadable, which the data set does not list.
         name: empty for the split's.
         preprocess: None for the run's own.
-        refuse_bad: raise a DataError for a file that cannot be read.
+        max_bad: accepted share of unreadable files, above 1 their number.
 
     Returns:
         the result, in which unreadable files count as wrong, and those files.
@@ -163,12 +167,13 @@ def evaluate_split(
             f"None of the {len(unread)} images of {split} can be decoded, first "
             f"{unread[0].path}: {unread[0].reason}. Run `vitral data check`."
         )
-    if bad and refuse_bad:
-        raise DataError(
-            f"{len(bad)} files of {split} cannot be read, first {bad[0].path}: "
-            f"{bad[0].reason}. Repair them, or count them as wrong with "
-            "`bad_files=wrong`."
-        )
+    require_few_unread(
+        [(file.path, file.reason) for file in bad],
+        len(loader.examples) + len(bad) - len(unread),
+        max_bad,
+        found=f"{dataset.kind} of {split} cannot be read",
+        advice="Repair or remove them, or raise `max_bad`: they count as wrong.",
+    )
     result = metric.result(bad, split=name, val=run.result("val"))
     if get_rank() == 0:
         write_result(folder, name, metric, result, bad=bad)
