@@ -4,30 +4,20 @@ Columns are those of the Hugging Face hub: a picture is a struct with bytes (or 
 alone), a label an integer, a string or a list of them. File metadata may name classes.
 """
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from vitral.data.shards.index import ShardIndex
-from vitral.data.sources import choose_label_column
-from vitral.errors import MissingExtraError
+from vitral.data.sources import (
+    choose_label_column,
+    import_pyarrow,
+    read_features,
+    unwrap_feature,
+)
 
 
 class _UnusableFile(Exception):
     """A file without usable examples; the text is the reason."""
-
-
-def import_pyarrow(what: str) -> Any:
-    """Import pyarrow with its Parquet module."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            f"{what} needs the package pyarrow, which comes with datasets: "
-            "`pip install vitral[hf]`."
-        ) from error
-    return pyarrow
 
 
 def index_parquet(source: Any, what: str, remote: bool = False) -> ShardIndex:
@@ -148,7 +138,9 @@ def _row_labels(value: Any) -> tuple[str, ...]:
 def _find_columns(index: ShardIndex, schema: Any) -> str:
     """Record the picture's column and the classes; return the label's column or ""."""
     arrow = import_pyarrow("A shard")
-    features = {name: _unwrap(item) for name, item in _read_features(schema).items()}
+    features = {
+        name: unwrap_feature(item) for name, item in read_features(schema).items()
+    }
     types = {name: str(feature.get("_type")) for name, feature in features.items()}
     pictures = [name for name, feature in types.items() if feature == "Image"]
     if not pictures:
@@ -164,26 +156,6 @@ def _find_columns(index: ShardIndex, schema: Any) -> str:
     index.source = f"column {label}" if label else ""
     index.names = [str(name) for name in names] if isinstance(names, list) else []
     return label
-
-
-def _read_features(schema: Any) -> dict[str, Any]:
-    """Return the features that `datasets` wrote; empty if another program did."""
-    try:
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = metadata["info"]["features"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return features if isinstance(features, dict) else {}
-
-
-def _unwrap(feature: Any) -> dict[str, Any]:
-    """Return the feature of a column, or of the items of a list; else {}."""
-    if isinstance(feature, list) and feature:
-        return _unwrap(feature[0])
-    if not isinstance(feature, dict):
-        return {}
-    inner = feature.get("feature")
-    return feature if inner is None else _unwrap(inner)
 
 
 def _holds_bytes(arrow: Any, column_type: Any) -> bool:

@@ -14,7 +14,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 from vitral.data.dataset import UnavailableError
 from vitral.data.example import Example
 from vitral.data.images import DecodedImage, decode
-from vitral.data.shards.parquet import import_pyarrow, iter_record_batches
+from vitral.data.shards.parquet import iter_record_batches
+from vitral.data.sources import import_pyarrow
 from vitral.errors import ImageError
 
 _MAX_OPEN_FILES = 64

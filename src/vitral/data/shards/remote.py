@@ -21,9 +21,10 @@ from vitral.data.dataset import Dataset, UnavailableError
 from vitral.data.order import natural_key
 from vitral.data.shards.dataset import IndexedShard, build_dataset
 from vitral.data.shards.index import ShardIndex, load_or_build_index
-from vitral.data.shards.parquet import import_pyarrow, index_parquet, one_line
+from vitral.data.shards.parquet import index_parquet, one_line
 from vitral.data.shards.paths import ShardSet, infer_split
 from vitral.data.shards.readers import Shard
+from vitral.data.sources import import_pyarrow
 from vitral.errors import DataError, MissingExtraError, VitralError
 
 PREFIX = "hf-stream:"

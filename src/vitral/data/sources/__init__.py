@@ -19,6 +19,11 @@ from vitral.data.sources.synthetic import Label, moving_squares
 from vitral.data.sources.table import read_table
 from vitral.data.sources.table_files import find_table, table_columns
 from vitral.data.sources.table_labels import has_marks
+from vitral.data.sources.table_parquet import (
+    import_pyarrow,
+    read_features,
+    unwrap_feature,
+)
 from vitral.data.sources.table_rows import csv_rows, json_rows, read_text
 from vitral.data.sources.torchvision_catalogue import TORCHVISION_DATASETS
 from vitral.data.sources.torchvision_datasets import default_root, read_named
@@ -40,8 +45,10 @@ __all__ = [
     "find_table",
     "has_classes",
     "has_marks",
+    "import_pyarrow",
     "json_rows",
     "moving_squares",
+    "read_features",
     "read_folder",
     "read_hub",
     "read_named",
@@ -53,4 +60,5 @@ __all__ = [
     "read_unlabelled",
     "table_columns",
     "torchvision_datasets",
+    "unwrap_feature",
 ]

@@ -1,4 +1,4 @@
-"""Find the tables of a source: a file, or the metadata.csv of each split folder."""
+"""Find the tables of a source: a file, or the metadata table of each split folder."""
 
 import posixpath
 from collections.abc import Iterator
@@ -8,11 +8,12 @@ from typing import Any
 
 from vitral.data.dataset import SPLIT_ALIASES
 from vitral.data.hidden import reason_hidden
+from vitral.data.sources.table_parquet import parquet_rows
 from vitral.data.sources.table_rows import csv_rows, json_rows, read_text
 from vitral.errors import DataError
 
 TABLE_FILES = ("labels.csv", "labels.jsonl")
-METADATA_FILES = ("metadata.csv", "metadata.jsonl")
+METADATA_FILES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 """Tables with a column `file_name`, of Hugging Face's ImageFolder."""
 
 
@@ -34,6 +35,8 @@ class TableFile:
         Raises:
             DataError: it cannot be read, or a required column is missing.
         """
+        if self.file.suffix == ".parquet":
+            return parquet_rows(self.file, required)
         read = json_rows if self.file.suffix == ".jsonl" else csv_rows
         return read(self.file, read_text(self.file), required)
 
@@ -54,7 +57,10 @@ def find_table(path: Path) -> Path | None:
         DataError: a folder holds two tables.
     """
     if path.is_file():
-        return path if path.suffix in (".csv", ".jsonl") else None
+        if path.suffix in (".csv", ".jsonl"):
+            return path
+        named = path.name in METADATA_FILES and "path" in table_columns(path)
+        return path if named else None
     tables = [path / name for name in TABLE_FILES if (path / name).is_file()]
     if len(tables) > 1:
         raise DataError(f"{path} holds both {' and '.join(TABLE_FILES)}. Remove one.")
@@ -96,7 +102,12 @@ def _split_tables(path: Path) -> list[TableFile]:
 
 
 def _metadata_file(folder: Path) -> Path | None:
-    """Return a metadata table that gives labels, or stands in for class folders."""
+    """Return a metadata table that gives labels, or stands in for class folders.
+
+    Raises:
+        DataError: the folder holds two.
+    """
+    found = []
     for name in METADATA_FILES:
         file = folder / name
         if not file.is_file():
@@ -109,5 +120,8 @@ def _metadata_file(folder: Path) -> Path | None:
             for entry in folder.iterdir()
         )
         if "label" in columns or not has_folders:
-            return file
-    return None
+            found.append(file)
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found)
+        raise DataError(f"{folder} holds both {names}. Remove one.")
+    return found[0] if found else None

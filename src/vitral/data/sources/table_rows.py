@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,27 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def rename_columns(header: Sequence[str]) -> list[str]:
+    """Return the columns under vitral's names."""
+    if "path" in header:
+        return list(header)
+    return [_ALIASES.get(name, name) for name in header]
+
+
+def check_columns(path: Path, header: list[str], required: tuple[str, ...]) -> None:
+    """Refuse a header with a column twice, or without a required one."""
+    _require_columns_once(path, header)
+    for column in required:
+        if column not in header:
+            is_joined = len(header) == 1 and path.suffix == ".csv"
+            hint = "Separate columns by commas" if is_joined else "Rename it"
+            raise DataError(
+                f"{path.name} line 1: column {column!r} is missing; found "
+                f"{', '.join(header) or 'nothing'}; expected "
+                f"{column_text(required)}. {hint}."
+            )
+
+
 def csv_rows(
     path: Path, text: str, required: tuple[str, ...] = LABELLED
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -54,17 +75,8 @@ def csv_rows(
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader, [])]
-        if "path" not in header:
-            header = [_ALIASES.get(name, name) for name in header]
-        _require_columns_once(path, header)
-        for column in required:
-            if column not in header:
-                hint = "Separate columns by commas" if len(header) == 1 else "Rename it"
-                raise DataError(
-                    f"{path.name} line 1: column {column!r} is missing; found "
-                    f"{', '.join(header) or 'nothing'}; expected "
-                    f"{column_text(required)}. {hint}."
-                )
+        header = rename_columns(header)
+        check_columns(path, header, required)
         line = reader.line_num
         for values in reader:
             # A quoted field may span lines; a row has the number of its first line.
@@ -123,8 +135,7 @@ def json_rows(
                 f"{' and '.join(required)}, got {type(values).__name__}. Write one "
                 "object per line."
             )
-        if "path" not in values:
-            values = {_ALIASES.get(name, name): v for name, v in values.items()}
+        values = dict(zip(rename_columns(list(values)), values.values(), strict=True))
         for column in required:
             if column not in values:
                 raise DataError(
