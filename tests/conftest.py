@@ -3,12 +3,17 @@
 vitral is imported inside of them: jaxtyping's hook, which checks the types in tests,
 is installed after this file is read."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# No test asks the network for weights, nor sees those of the developer.
+os.environ["VITRAL_OFFLINE"] = "1"
+os.environ["VITRAL_CACHE"] = "/nonexistent/vitral"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ SOURCE = Path(vitral.__file__).parent
 FLAG = re.compile(r"(?<![\w/-])--[a-z][a-z0-9-]*[a-z0-9]")
 OTHERS = {"--max-restarts", "--no-python", "--nproc-per-node", "--standalone"}
 """Flags of torchrun."""
-OTHERS |= {"--upgrade", "--sparse"}
+OTHERS |= {"--upgrade", "--no-deps", "--sparse"}
 """Flags of pip and tar."""
 
 

@@ -12,6 +12,7 @@ from photos import photo
 from vitral.cli import VERBS, main
 from vitral.cli.parser import Parser
 from vitral.cli.verbs import inspect as inspect_verb
+from vitral.cli.verbs import weights as weights_verb
 from vitral.data import Preprocess
 from vitral.errors import ConfigError
 from vitral.models import ViT, ViTConfig, create
@@ -33,13 +34,18 @@ START: dict[str, dict[str, list[str]]] = {
         "--int8": ["none", "none", "--to", "openvino", "--int8"],
     },
     "train": {"": ["none", "--out", "none"], "--dry-run": ["none", "--dry-run"]},
+    "weights": {
+        name: [name, *([] if name == "list" else ["none"])]
+        for name in weights_verb.ACTIONS
+    },
     "study": {name: ["head", "--size", name] for name in ("cpu", "paper")},
 }
 """Command lines of each mode of the verbs that have some."""
 VALUES = {
-    "--task": "regression",
+    "--task": "classify",
     "--bad-files": "refuse",
     "--views": "1x1",
+    "--from": "hub",
     "--merge-schedule": "constant",
 }
 OTHERS = (

@@ -286,7 +286,7 @@ def test_what_a_wing_offers_is_allowed(tmp_path, place, text):
     assert faults(file, source, known(source)) == []
 
 
-FOLDERS = {"plots": 18, "classification": 18, "recipes": 18, "studies": 18, "verbs": 18}
+FOLDERS = {"plots": 18, "classification": 18, "recipes": 18, "studies": 18, "verbs": 19}
 """Folders in which each file is one of a kind; another folder holds 15 at most."""
 
 

@@ -14,8 +14,8 @@ _load = lazy_getattr(
     {
         "vitral.errors": "ConfigError DataError VitralError WeightsError",
         "vitral.evaluation": "fewshot knn linear",
-        "vitral.models": "create names",
-        "vitral.weights": "convert explain load save",
+        "vitral.models": "names",
+        "vitral.weights": "convert create explain load save",
         "vitral.workflows": "Run TrainConfig predict_files self_train",
         "vitral.workflows.features": "features",
         "vitral.workflows.runtime": "Runtime",
@@ -49,9 +49,10 @@ if TYPE_CHECKING:
     )
     from vitral.errors import ConfigError, DataError, VitralError, WeightsError
     from vitral.evaluation.probes import fewshot, knn, linear
-    from vitral.models import create, names
+    from vitral.models import names
     from vitral.weights import explain, save
     from vitral.weights.convert import convert
+    from vitral.weights.create import create
     from vitral.weights.load import load
     from vitral.workflows import Run, TrainConfig, predict_files
     from vitral.workflows import open_run as open  # noqa: A004

@@ -3,12 +3,13 @@
 Each verb is a module, imported when it is called.
 """
 
+import contextlib
 import errno
 import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from vitral.cli.streams import (
     complain,
@@ -21,6 +22,7 @@ from vitral.errors import VitralError
 from vitral.version import __version__
 
 HELP_FLAGS = ("-h", "--help")
+OFFLINE_FLAG, OFFLINE = "--offline", "VITRAL_OFFLINE"
 VERBS = {
     "demo": "the main job end to end on data that comes with the install",
     "train": "train, fine-tune or probe: DATA --out RUN [--weights FILE]",
@@ -38,6 +40,7 @@ VERBS = {
     "convert": "weights between layouts: IN OUT --to LAYOUT, or IN --explain",
     "export": "an ONNX file or OpenVINO folder, measured: RUN OUT --to TARGET",
     "tune-speed": "the fastest way to run a model that is good enough: RUN",
+    "weights": "pre-trained weights by name: list, show NAME, fetch NAME",
     "models": "names, parameters and multiply-accumulates",
 }
 
@@ -47,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if arguments is None else arguments)
     open_closed_streams()
     try:
-        code = _dispatch(argv)
+        with _offline_if_asked(argv) as words:
+            code = _dispatch(words)
         sys.stdout.flush()
     except BrokenPipeError:  # such as `vitral models | head`
         discard_output()
@@ -57,6 +61,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(_full_output_sentence("vitral", error))
         return 4
     return code
+
+
+@contextlib.contextmanager
+def _offline_if_asked(argv: list[str]) -> Iterator[list[str]]:
+    """Take `--offline` out of a command, and forbid the network for its time.
+
+    A variable of the environment says it also to the processes that a verb starts.
+    """
+    end = argv.index("--") if "--" in argv else len(argv)
+    if OFFLINE_FLAG not in argv[:end]:
+        yield argv
+        return
+    before = os.environ.get(OFFLINE)
+    os.environ[OFFLINE] = "1"
+    try:
+        yield [word for word in argv[:end] if word != OFFLINE_FLAG] + argv[end:]
+    finally:
+        os.environ.pop(OFFLINE)
+        if before is not None:
+            os.environ[OFFLINE] = before
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -144,6 +168,7 @@ def _help_text() -> str:
         "vitral: Vision Transformers, from a folder of images to a measured model\n\n"
         f"usage: vitral VERB ...\n\n{verbs}\n\n"
         "`vitral VERB --help` says more, `vitral VERB --help-all` lists every flag.\n"
+        "`--offline` with any verb: weights from this machine alone, no network.\n"
         "Exit codes: 0 done, 1 unexpected, 2 usage, 3 data, 4 weights, 5 diverged,\n"
         "6 gate, 7 missing extra or device, 8 server, 130/143 stopped by a signal."
     )

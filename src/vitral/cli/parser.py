@@ -86,6 +86,8 @@ class Parser(argparse.ArgumentParser):
         """Flags of the last command line: the name as it was given, by `dest`."""
         self._later: list[argparse.Action] = []
         self._modes: dict[str, tuple[str, ...]] = {}
+        # `vitral.cli.main` reads it for every verb, before the verb is imported.
+        self.add("--offline", False, "weights from this machine alone: no network")
 
     def add(
         self,

@@ -11,6 +11,7 @@ import vitral.recipes
 import vitral.weights
 from vitral.cli.config_flags import add_config_flags, parse_value, replace_fields
 from vitral.cli.parser import Parser
+from vitral.cli.start_weights import choose_start
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, VitralError
 from vitral.tasks import ObjectiveConfig, get_objective, get_task, objectives, tasks
@@ -27,11 +28,13 @@ PLACEHOLDERS = ("DATA", "digits")
 
 @dataclass(frozen=True, slots=True)
 class ResolvedConfig:
-    """Settings, the recipe they began as, and why that one."""
+    """Settings, the recipe they began as, and why that one with these weights."""
 
     config: TrainConfig
     recipe: str
     reason: str
+    start: str
+    """Sentence on the weights that nobody named; empty where there is none."""
 
 
 def resolve_config(
@@ -114,14 +117,15 @@ def _resolve_without_data(args: argparse.Namespace) -> tuple[str, ResolvedConfig
 
 def _resolve_recipe(data: str, args: argparse.Namespace) -> ResolvedConfig:
     recipe, reason = args.recipe, "asked for"
+    start = choose_start(data, args)
     if not recipe:
-        recipe, reason = vitral.recipes.choose_recipe(data, args.weights, args.model)
-    config = vitral.recipes.get_recipe(recipe)(data, args.weights)
+        recipe, reason = vitral.recipes.choose_recipe(data, start.weights, args.model)
+    config = vitral.recipes.get_recipe(recipe)(data, start.weights)
     config = _with_model_changes(config, args)
     config = _with_objective(config, args.objective)
     if args.twin:
         config = vitral.recipes.twin(config)
-    return ResolvedConfig(config, recipe, reason)
+    return ResolvedConfig(config, recipe, reason, start.sentence)
 
 
 def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainConfig:

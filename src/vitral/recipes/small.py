@@ -1,11 +1,12 @@
 """Recipes for small data sets: hundreds to thousands of images."""
 
+import math
 from dataclasses import replace
 
 import vitral.weights
 from vitral.data import AugmentConfig
 from vitral.errors import ConfigError
-from vitral.models import Size2d
+from vitral.models import Size2d, ViTConfig
 from vitral.recipes.dataset_facts import DatasetSummary, summarize_dataset
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
@@ -15,6 +16,12 @@ FINETUNE_UP_TO = 50_000
 SCRATCH_SIZE = 96
 """Pixels of the longer side, to which larger images are reduced in training from zero:
 a few thousand images do not justify the cost of more detail."""
+
+ENLARGED_AT_MOST = 4
+"""Factor by which a picture is enlarged for pre-trained weights: more adds work, and
+no detail."""
+SMALLEST_SIDE = 112
+"""Pixels: fewer are too few patches for weights of photographs."""
 
 SMALL_LOOP = LoopConfig(ema=0.998, ema_warmup=True)
 
@@ -81,7 +88,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         recipe="small.finetune",
         expected="better than a linear probe of the same weights",
         weights=weights,
-        image_size=_finetune_size(weights),
+        image_size=_finetune_size(weights, facts),
         model_changes={"drop_path_rate": 0.1},
         batch_size=32,
         epochs=10.0,
@@ -109,10 +116,16 @@ def require_no_weights(paper: str, weights: str) -> None:
         )
 
 
-def _finetune_size(weights: str) -> Size2d:
-    """Return 224 pixels, or the size of the weights if that is smaller."""
+def _finetune_size(weights: str, facts: DatasetSummary) -> Size2d:
+    """Return 224 pixels; less for weights of a smaller size, or for small pictures."""
     source = vitral.weights.read(weights).config
-    return 224 if min(source.image_hw) >= 224 else source.image_size
+    if min(source.image_hw) < 224:
+        return source.image_size
+    enlarged = min(facts.height, facts.width) * ENLARGED_AT_MOST
+    if enlarged >= 224 or not isinstance(source, ViTConfig):
+        return 224
+    patch = math.lcm(*source.patch_hw)
+    return max(SMALLEST_SIDE, enlarged) // patch * patch
 
 
 def _scratch_geometry(facts: DatasetSummary) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from vitral.weights.channels import ChannelInit
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.convert import convert
+from vitral.weights.create import create
 from vitral.weights.describe import explain
 from vitral.weights.exported import (
     ExportedFile,
@@ -28,6 +29,7 @@ __all__ = [
     "available_layouts",
     "build",
     "convert",
+    "create",
     "explain",
     "is_exported",
     "load",

@@ -38,6 +38,8 @@ class WeightsSource:
     and `problem_type` of transformers' config.json."""
     notes: tuple[str, ...] = ()
     """Assumptions made in reading."""
+    run_size: int = 0
+    """Pixels that the authors run the model at; 0: those of its positions."""
 
     @property
     def path(self) -> Path:

@@ -39,7 +39,17 @@ class Converted:
     ledger: Ledger
 
 
-RECORD = {"model", "weights", "ledger", "notes", "step", "objective", "precision"}
+RECORD = {
+    "model",
+    "weights",
+    "pretrained",
+    "license",
+    "ledger",
+    "notes",
+    "step",
+    "objective",
+    "precision",
+}
 """Keys on how a model was trained, which change none of its answers."""
 
 

@@ -1,5 +1,6 @@
-"""Resolve a path or a hub id, open its weights and detect their layout."""
+"""Resolve a path or a name, open its weights and detect their layout."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from vitral.errors import ConfigError, WeightsError
 from vitral.json_file import read_object
 from vitral.layers import Grid
-from vitral.weights import file_metadata, hub
+from vitral.weights import file_metadata, zoo
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
 from vitral.weights.files import open_file
 from vitral.weights.layouts import (
@@ -19,7 +20,8 @@ from vitral.weights.layouts import (
 )
 from vitral.weights.wrappers import unwrap
 
-FILES, (CONFIG, PROCESSOR) = hub.TENSORS, hub.CONFIG_FILES
+logger = logging.getLogger(__name__)
+FILES, (CONFIG, PROCESSOR) = zoo.TENSORS, zoo.SETTINGS
 
 
 def detect_layout(opened: LayoutInput) -> Layout:
@@ -58,18 +60,30 @@ def _find_layout(opened: LayoutInput) -> Layout | None:
 
 
 def resolve_path(path: str | Path) -> Path:
-    """Return the file or folder that a path or hub id means."""
-    expanded = Path(path).expanduser()
+    """Return the file or folder that a path, a name or a hub id means.
+
+    A path comes before a name; weights that are not in the cache are fetched.
+    """
+    text, expanded = str(path), Path(path).expanduser()
     if expanded.exists():
+        if text in zoo.records():
+            logger.warning(
+                "%s: the path of that name is taken, not the named weights; "
+                "`timm/%s` means those",
+                text,
+                zoo.records()[text].timm,
+            )
         inside = expanded / "model"
-        return (
-            expanded if _tensor_files(expanded) or not _tensor_files(inside) else inside
-        )
-    if hub.is_id(str(path)):
-        return hub.fetch(str(path))
+        found = expanded if _tensor_files(expanded) else inside
+        return found if _tensor_files(found) else expanded
+    if (fetched := zoo.resolve(text)) is not None:
+        return fetched
+    near = zoo.nearest(text)
+    hint = f" Names like it are {', '.join(near)}." if near else ""
     raise WeightsError(
         f"No weights at {expanded}: give a weights file (.safetensors, .npz, .pth), a "
-        "model folder that has model.safetensors, or a hub id such as owner/name."
+        "model folder that has model.safetensors, a name that `vitral weights list` "
+        f"has, or a hub id such as owner/name.{hint}"
     )
 
 

@@ -20,6 +20,7 @@ from vitral.errors import WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
 from vitral.models.meta_init import meta_init
+from vitral.weights import zoo
 from vitral.weights.channels import ChannelInit, adapt_channels, is_stem
 from vitral.weights.checkpoint_facts import WeightsSource
 from vitral.weights.detect import (
@@ -74,12 +75,14 @@ def read(
     num_heads: int | None = None,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> WeightsSource:
-    """Read and check the weights of a file, a folder or a hub id; see `load`."""
-    opened = open_weights(resolve_path(path), grid=grid, num_heads=num_heads)
+    """Read and check the weights of a path, a name or a hub id; see `load`."""
+    found = resolve_path(path)
+    opened = open_weights(found, grid=grid, num_heads=num_heads)
     layout = detect_layout(opened)
     with naming_the_family(opened):
         source = read_layout(layout, opened)
         check(source)
+    source = zoo.apply_record(found, source)
     return with_settings(source, settings) if settings else source
 
 
@@ -96,12 +99,14 @@ def load(
     """Load a model from weights in any supported layout.
 
     Args:
-        path: a model folder, a run folder, a weights file, or a hub id such as
-            `timm/vit_tiny_patch16_224.augreg_in21k`; or an exported model, an .onnx
-            file or OpenVINO's folder, which gives logits and cannot be changed.
+        path: a model folder, a run folder or a weights file; a name such as
+            `dinov2_s14` (`vitral weights list`) or a hub id, which are fetched once;
+            or an exported model, an .onnx file or OpenVINO's folder, which gives
+            logits and cannot be changed.
         num_classes: width of the head; None for the file's own. Another width than
             the file's gives a new head with zero weights.
-        image_size: pixels, (height, width) or one number; None for the file's own.
+        image_size: pixels, (height, width) or one number; None for the file's own, or
+            for what the authors of named weights run them at.
         grid: rows and columns of the position table, where the file cannot tell.
         num_heads: heads per block, where the file cannot tell.
         settings: fields of the model's config that no tensor shows, where the file
@@ -119,8 +124,8 @@ def load(
     changes: dict[str, Any] = {}
     if num_classes is not None:
         changes["num_classes"] = num_classes
-    if image_size is not None:
-        changes["image_size"] = image_size
+    if image_size is not None or source.run_size:
+        changes["image_size"] = image_size or source.run_size
     config = vitral.models.replace_config(source.config, changes)
     return build(source, config, dtype=dtype)
 

@@ -22,6 +22,7 @@ from vitral.tasks import (
     find_task,
     read_result,
 )
+from vitral.weights.detect import resolve_path
 from vitral.workflows.inference import InferenceSpec, predict_outputs
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class Run:
     """Spread of the merged tokens over the blocks, if set; None for `constant`."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._folder = self.path
+        self.path = self._folder = _find_folder(path)
         self.model: VisionModel
         self.preprocess: Preprocess
         self.classes: tuple[str, ...]
@@ -216,6 +216,26 @@ class Run:
             preprocess=self.preprocess,
         )
         return self.task.decode(outputs, context)
+
+
+def _find_folder(path: str | Path) -> Path:
+    """Return the folder of a run, or that of named weights that answer classes.
+
+    Raises:
+        ConfigError: the named weights give features alone; nothing was fetched.
+    """
+    if Path(path).exists() or vitral.weights.is_exported(path):
+        return Path(path)
+    record = vitral.weights.zoo.find_record(str(path))
+    if record is None:
+        return Path(path)
+    if record.classes == 0:
+        raise ConfigError(
+            f"{record.name} gives features alone and answers no classes: train a head "
+            f"with `vitral train DATA --weights {record.name} --out RUN`, or measure "
+            "its features with `vitral eval --protocol knn`. Nothing was fetched."
+        )
+    return resolve_path(path)
 
 
 def open_run(

@@ -49,12 +49,17 @@ def run(argv: list[str]) -> None:
     student_parser.refuse_given(
         UNREAD, "does nothing in `vitral self-train`: leave it out."
     )
-    resolved = resolve_config(args.data, student, rest)
     out = Path(args.out)
+    # Students of a job that goes on start where its first one did.
+    begun = [out / name for name in ("round-0", "round-1") if (out / name).is_dir()]
+    student.resume, student.out = bool(begun), str(begun[0] if begun else "")
+    resolved = resolve_config(args.data, student, rest)
     if not out.is_file():
         out.mkdir(parents=True, exist_ok=True)
         set_log_folder(out)
     install_handler(say)
+    if resolved.start:
+        say(resolved.start)
     say(f"recipe {resolved.recipe}: {resolved.reason}")
     finished = self_train(
         resolved.config,

@@ -66,11 +66,11 @@ def make_parser() -> Parser:
         "name such as digits or cifar10. Clips for a video model are files, .npz "
         "arrays or folders of frames.",
         usage="DATA --out RUN",
-        common="--out --recipe --weights --model --epochs --batch-size --image-size "
-        "--lr --linear-probe --resume --dry-run",
+        common="--out --recipe --weights --from-scratch --model --epochs --batch-size "
+        "--image-size --lr --linear-probe --resume --dry-run",
         examples=(
             "photos --out runs/photos",
-            "photos --weights W.safetensors --epochs 5 --out runs/tuned",
+            "photos --weights vit_s16_in21k_in1k --epochs 5 --out runs/tuned",
             "imagenet --recipe vit.imagenet.b16 --dry-run",
         ),
     )
@@ -117,7 +117,13 @@ def _add_start_flags(parser: Parser) -> None:
         "",
         "a size by name, such as vit_s16; `vitral models` lists them",
     )
-    parser.add("--weights FILE", "", "a model folder, a run or a .safetensors file")
+    parser.add(
+        "--weights NAME",
+        "",
+        "where to start: a name such as dinov2_s14 (`vitral weights list`), a run, a "
+        "model folder or a file; without it the best that is here or can be fetched",
+    )
+    parser.add("--from-scratch", False, "start from random numbers")
     parser.add(
         "--objective NAME",
         "",
@@ -196,6 +202,8 @@ def _print_cost(args: argparse.Namespace, rest: list[str], argv: list[str]) -> N
     from vitral.cli.train_config import resolve_config
 
     resolved = resolve_config(args.data, args, rest)
+    if resolved.start:
+        print(resolved.start)
     print(f"recipe: {resolved.recipe}, {resolved.reason}")
     for line in cost_lines(resolved.config, args.devices, args.flops_per_second):
         print(line)
@@ -230,6 +238,8 @@ def _train(args: argparse.Namespace, rest: list[str]) -> None:
         if get_rank() == 0:
             set_log_folder(out)
             install_handler(say)
+            if resolved.start:
+                say(resolved.start)
             dataset = open_data(config, run_input_kind(config))
             say(f"task: {describe_labels(dataset, config.objective, config.data)}")
             resumes = args.resume and (out / "config.json").is_file()

@@ -50,6 +50,7 @@ BLOCK = {
     "task": str,
     "problem_type": (str, None),
     "objective": (str, None),
+    "license": (str, None),
 }
 """Types of the keys that are read; a task checks its own."""
 

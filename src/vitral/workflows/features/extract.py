@@ -248,7 +248,9 @@ def _resolve_model(
         return run.model, run.preprocess
     path = weights.path if isinstance(weights, Run) else weights
     if image_size is None:
-        image_size = choose_image_size(vitral.weights.read(path).config, dataset)
+        source = vitral.weights.read(path)
+        if not source.run_size:
+            image_size = choose_image_size(source.config, dataset)
     loaded = vitral.weights.load(path, image_size=image_size, dtype=torch.float32)
     shape = loaded.model.config.input_shape
     return loaded.model, loaded.preprocess.for_input(shape)

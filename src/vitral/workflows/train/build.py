@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
 
+PROVENANCE = ("pretrained", "license")
+"""Keys of named weights that every model made from them keeps."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelBundle:
@@ -158,6 +161,7 @@ def build_model(
             source, model_config, classes, channel_init, dtype=torch.float32
         )
         origin = {"ledger": ledger.counts(), "notes": list(ledger.notes)}
+        origin |= {it: source.extra[it] for it in PROVENANCE if it in source.extra}
         resized = source.config.grid != model_config.grid
         if resized and isinstance(model_config, ViTConfig):
             origin["position_resize"] = {
