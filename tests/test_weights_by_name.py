@@ -152,11 +152,11 @@ def test_a_folder_for_another_machine_is_the_whole_offline_story(
 def test_the_refusal_offline_says_how_to_bring_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("VITRAL_OFFLINE", "1")
     with pytest.raises(WeightsError) as caught:
-        vt.load("dinov2_s14")
+        vt.load("vit_s16_in21k")
     assert str(caught.value) == (
-        "dinov2_s14 is not in the cache, and VITRAL_OFFLINE forbids the network. On a "
-        "machine with a network run `vitral weights fetch dinov2_s14 --to DIR`, and "
-        f"copy DIR/dinov2_s14 here, into {tmp_path / 'cache' / 'weights'}."
+        "vit_s16_in21k is not in the cache, and VITRAL_OFFLINE forbids the network. "
+        "On a machine with a network run `vitral weights fetch vit_s16_in21k --to "
+        f"DIR`, and copy DIR/vit_s16_in21k here, into {tmp_path / 'cache' / 'weights'}."
     )
 
 
@@ -230,6 +230,9 @@ def test_weights_with_classes_answer(hub, tmp_path):
     Image.new("RGB", (200, 180), (10, 200, 30)).save(tmp_path / "x.png")
     (answer,) = vt.open("test_vit").predict([tmp_path / "x.png"])
     assert len(answer.probabilities) == 1000
+    assert {"tench", "crane", "crane bird", "toilet tissue"} <= set(
+        answer.probabilities
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,13 @@ from typing import Any
 
 import vitral.models
 from vitral.weights.checkpoint_facts import WeightsSource
-from vitral.weights.layouts import with_settings
+from vitral.weights.layouts import with_settings, with_unique_names
 from vitral.weights.zoo import cache
 from vitral.weights.zoo.record import Record
 from vitral.weights.zoo.table import find_record, find_terms
+
+IMAGENET = 1000
+"""Outputs of a head for ImageNet-1k, always in the order of its identifiers."""
 
 
 def apply_record(path: Path, source: WeightsSource) -> WeightsSource:
@@ -38,6 +41,8 @@ def apply_record(path: Path, source: WeightsSource) -> WeightsSource:
 
 def _with_facts(record: Record, source: WeightsSource) -> WeightsSource:
     config = source.config
+    if record.classes == config.num_classes == IMAGENET and not source.classes:
+        source = with_unique_names(replace(source, classes=_imagenet_names()))
     pixels = record.preprocess(config.image_hw, source.preprocess)
     if pixels != source.preprocess:
         note = f"pixels as {record.name} was trained on them, not as the files say"
@@ -53,3 +58,10 @@ def _with_facts(record: Record, source: WeightsSource) -> WeightsSource:
         f"{config.image_hw[0]}; image_size={config.image_hw[0]} takes the table's own"
     )
     return replace(source, run_size=record.run_size, notes=(*source.notes, note))
+
+
+def _imagenet_names() -> tuple[str, ...]:
+    """Return ImageNet's 1000 classes in words, as torchvision publishes them."""
+    from torchvision.models import ResNet18_Weights
+
+    return tuple(ResNet18_Weights.IMAGENET1K_V1.meta["categories"])
