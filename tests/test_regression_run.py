@@ -261,7 +261,7 @@ def _write_csv(
 
 def test_the_command_line_learns_a_named_column(squares, tmp_path, no_report, capsys):
     argv = ["train", str(squares), "--target", "side", "--steps", "6", "--warmup", "1"]
-    argv += ["--out", str(tmp_path / "run"), "--epochs", "1"]
+    argv += ["--out", str(tmp_path / "run")]
     assert main(argv) == 0
     captured = capsys.readouterr()
     assert "task: regression, side" in captured.out + captured.err

@@ -13,10 +13,11 @@ import json
 import textwrap
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Literal, TypeVar
 
 from vitral.cli.parser import Parser
+from vitral.errors import ConfigError
 
 Config = TypeVar("Config")
 ALIASES = {"image_size": ("--img-size",), "batch_size": ("-b",)}
@@ -71,6 +72,28 @@ def replace_fields(
         elif path + name in args:
             changes[name] = _convert(hints[name], getattr(args, path + name))
     return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+
+
+def require_read(config: Any, given: Mapping[str, str]) -> None:
+    """Refuse a flag that the other settings leave without effect.
+
+    A value that turns its field off, such as 0 or False, may stand beside any.
+
+    Args:
+        given: flags of the command line by `dest`, as they were written.
+
+    Raises:
+        ConfigError: the message names the setting that reads the flag.
+    """
+    for dest, flag in given.items():
+        *parents, name = dest.removeprefix(PREFIX).split(".")
+        owner = functools.reduce(getattr, parents, config)
+        readers = getattr(owner, "unread_fields", dict)()
+        if name in readers and getattr(owner, name):
+            raise ConfigError(
+                f"`{flag}` goes with {readers[name]} and does nothing with these "
+                "settings: leave it out."
+            )
 
 
 def parse_value(text: str) -> Any:

@@ -9,7 +9,12 @@ from typing import Any
 import vitral.models
 import vitral.recipes
 import vitral.weights
-from vitral.cli.config_flags import add_config_flags, parse_value, replace_fields
+from vitral.cli.config_flags import (
+    add_config_flags,
+    parse_value,
+    replace_fields,
+    require_read,
+)
 from vitral.cli.parser import Parser
 from vitral.cli.start_weights import choose_start
 from vitral.data import Preprocess
@@ -56,7 +61,9 @@ def apply_flags(config: TrainConfig, argv: list[str]) -> TrainConfig:
     """Return `config` with flags on top; an unknown flag names the nearest, exit 2."""
     parser = Parser("train", "")
     add_config_flags(parser, config, SKIPPED_FIELDS)
-    return replace_fields(config, parser.parse_known(argv, {})[0])
+    changed = replace_fields(config, parser.parse_known(argv, {})[0])
+    require_read(changed, parser.given)
+    return changed
 
 
 def config_flags(argv: Sequence[str] = ()) -> dict[str, argparse.Action]:

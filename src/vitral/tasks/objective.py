@@ -50,6 +50,10 @@ class ObjectiveConfig:
     NEEDS_TEACHER: ClassVar[bool] = False
     """True if a second model, which is not trained, sees each image too."""
 
+    def unread_fields(self) -> dict[str, str]:
+        """Return the fields that these settings do not read, with the one that does."""
+        return {}
+
     def for_cost(self, outputs: int) -> "ObjectiveConfig":
         """Return settings of the same cost that need no data."""
         return self

@@ -82,6 +82,15 @@ class LoopConfig:
         fraction(ema=self.ema)
         one_of(("fp32", "bf16"), precision=self.precision)
 
+    def unread_fields(self) -> dict[str, str]:
+        """Return the fields that these settings do not read, with the one that does."""
+        unread = {}
+        if not self.ema:
+            unread["ema_warmup"] = "`ema=0.9999`"
+        if not self.eval_every:
+            unread["patience"] = "`eval_every=100`, evaluations before the last step,"
+        return unread
+
 
 class FitResult(NamedTuple):
     """Result of a training."""

@@ -83,6 +83,15 @@ class OptimConfig:
                 f"`layer_decay` must be above 0 and at most 1: got {self.layer_decay}."
             )
 
+    def unread_fields(self) -> dict[str, str]:
+        """Return the fields that these settings do not read, with the one that does."""
+        readers = {"momentum": "sgd", "betas": "adamw"}
+        return {
+            name: f"`optimizer={optimizer}`"
+            for name, optimizer in readers.items()
+            if optimizer != self.optimizer
+        }
+
 
 def kernel_names(model: nn.Module) -> frozenset[str]:
     """Return the names of the parameters that weight decay applies to.

@@ -66,6 +66,15 @@ class ScheduleConfig:
                 "ends low by itself. Set cooldown to 0."
             )
 
+    def unread_fields(self) -> dict[str, str]:
+        """Return the fields that these settings do not read, with the one that does."""
+        unread = {}
+        if self.schedule != "rsqrt":
+            unread["timescale"] = "`schedule=rsqrt`"
+        if self.schedule not in ("cosine", "linear"):
+            unread["end_lr"] = "`schedule=cosine` or `schedule=linear`"
+        return unread
+
 
 def lr_at(step: int, total: int, base: float, config: ScheduleConfig) -> float:
     """Return the learning rate of update `step` (0 is the first) of `total` updates.

@@ -14,7 +14,7 @@ from vitral.data.audit import MAX_BAD
 from vitral.errors import ConfigError
 from vitral.json_file import read_object
 from vitral.models import Size2d
-from vitral.tasks import ObjectiveConfig, get_objective, tasks
+from vitral.tasks import ObjectiveConfig, get_objective, get_task, tasks
 from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.validation import above_zero, not_negative
 
@@ -116,6 +116,19 @@ class TrainConfig:
                 "Mixup and CutMix blend images, which a cache of frozen outputs does "
                 "not have: set `mixup=0` and `cutmix=0`, or leave `cache` out."
             )
+
+    def unread_fields(self) -> dict[str, str]:
+        """Return the fields that these settings do not read, with the one that does."""
+        unread = {}
+        if self.loop.steps:
+            unread["epochs"] = "`steps=0`"
+        if not self.weights:
+            unread["channel_init"] = "`weights=FILE`"
+        elif "in_chans" not in self.model_changes:
+            unread["channel_init"] = "`channels=N`"
+        if not get_task(self.objective.TASK).has_answers:
+            unread["eval_views"] = "a task that answers"
+        return unread
 
 
 VOLATILE = ("expected", "max_bad", "task")

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 
 import torch
 
-from vitral.errors import MissingExtraError
+from vitral.errors import ConfigError, MissingExtraError
 from vitral.training.distributed import (
     TIMEOUT,
     broadcast_from_rank_zero,
@@ -20,6 +20,7 @@ from vitral.training.distributed import (
     get_world_size,
 )
 from vitral.version import __version__
+from vitral.weights import ExportedModel
 
 T = TypeVar("T")
 
@@ -83,6 +84,23 @@ def pick_device(name: str) -> torch.device:
             f"{', '.join(devices)}, or `auto`."
         )
     return torch.device(name)
+
+
+def pick_model_device(model: torch.nn.Module, name: str) -> torch.device:
+    """Return the device of that name for a model; an exported one has the CPU alone.
+
+    Raises:
+        ConfigError: an exported model is asked to compute elsewhere.
+        MissingExtraError: the machine does not have the device.
+    """
+    if not isinstance(model, ExportedModel):
+        return pick_device(name)
+    if name not in ("auto", "cpu"):
+        raise ConfigError(
+            f"`device={name}` does nothing: an exported model computes on the CPU. "
+            "Leave it out, or give the run that it was exported from."
+        )
+    return torch.device("cpu")
 
 
 def local_device(device: torch.device) -> torch.device:

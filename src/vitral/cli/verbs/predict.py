@@ -121,13 +121,13 @@ def _to_terminal(model_run: "Run", args: argparse.Namespace) -> None:
         predict_rows,
         resolve_format,
     )
-    from vitral.workflows.runtime import pick_device
+    from vitral.workflows.runtime import pick_model_device
 
     model_run.require_head()
     types = model_run.task.row_types(model_run.labels)
     form = resolve_format(args.format, None)
     writer = {"jsonl": JsonLinesWriter, "csv": CsvWriter}[form](types)
-    move_model(model_run, pick_device(args.device))
+    move_model(model_run, pick_model_device(model_run.model, args.device))
     kind = model_run.preprocess.kind
     size = model_run.preprocess.batch_size(args.batch_size)
     answers = PredictOptions(model_run, args.top, args.workers)

@@ -82,6 +82,19 @@ class AugmentConfig:
                 f"operations: set `augment.rand_augment` to 0, got {self.rand_augment}."
             )
 
+    def unread_fields(self) -> dict[str, str]:
+        """Return the fields that these settings do not read, with the one that does."""
+        unread = {}
+        if self.crop == "none":
+            unread["crop_area"] = "`crop=inception` or `crop=window`"
+        if self.dihedral:
+            unread["flip"] = "`dihedral=False`"
+        if not self.rand_augment:
+            unread["rand_augment_magnitude"] = "`rand_augment=2`"
+            if self.policy == "rand_original":
+                unread["policy"] = "`rand_augment=2`"
+        return unread
+
     @property
     def uses_torchvision(self) -> bool:
         """Return whether colours are varied or a part is erased."""

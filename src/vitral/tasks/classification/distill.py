@@ -48,6 +48,14 @@ class DistillConfig(ObjectiveConfig):
     smoothing: float = 0.0
     """Label smoothing of the labels' loss, in [0, 1); never of the teacher's."""
 
+    def unread_fields(self) -> dict[str, str]:
+        unread = {}
+        if self.kind == "hard":
+            unread["temperature"] = "`kind=soft`"
+        if self.share == 1:
+            unread["smoothing"] = "a `share` below 1"
+        return unread
+
     def teacher_path(self) -> str:
         """Return the path of the teacher."""
         return self.teacher

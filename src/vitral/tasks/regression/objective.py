@@ -47,6 +47,9 @@ class RegressionConfig(ObjectiveConfig):
                 f"`target={' '.join(self.target)}` names a column twice: keep one."
             )
 
+    def unread_fields(self) -> dict[str, str]:
+        return {} if self.loss == "huber" else {"huber_delta": "`loss=huber`"}
+
 
 class NumberLoss(nn.Module):
     """A model with the loss of its numbers."""

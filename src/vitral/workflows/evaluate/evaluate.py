@@ -27,7 +27,7 @@ from vitral.workflows.dataset import (
 )
 from vitral.workflows.inference import measure_split, write_result
 from vitral.workflows.run import Run
-from vitral.workflows.runtime import pick_device
+from vitral.workflows.runtime import pick_model_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def evaluate(
     not_negative(max_bad=max_bad)
     if real is not None:
         truth = run.task.read_second_truth(real, data or run.config.data)
-    target = pick_device(device)
+    target = pick_model_device(run.model, device)
     with process_group(target):
         if target.type == "cuda" and target.index is None:
             target = torch.device("cuda", get_local_rank())

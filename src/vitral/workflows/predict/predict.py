@@ -53,7 +53,7 @@ from vitral.workflows.predict.writers import (
 )
 from vitral.workflows.run import Run, open_run
 from vitral.workflows.run_lock import DISK_FULL_ERRNOS, PERMISSION_ERRNOS, lock_file
-from vitral.workflows.runtime import pick_device
+from vitral.workflows.runtime import pick_model_device
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def predict_files(
     WRITERS[form](types)  # refuses before the first prediction if a package is missing
     patterns = [files] if isinstance(files, str | Path) else list(files)
     batch_size = opened.preprocess.batch_size(batch_size)
-    target = pick_device(device)
+    target = pick_model_device(opened.model, device)
     options = PredictOptions(opened, top, workers)
     with process_group(target), _translate_os_errors(paths), ExitStack() as stack:
         move_model(opened, target)

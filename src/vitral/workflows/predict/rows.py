@@ -51,7 +51,6 @@ def predict_batch_rows(
 
 
 def move_model(run: Run, device: torch.device) -> None:
-    """Move a model with parameters to the device; an exported one stays in place."""
-    if any(True for _ in run.model.parameters()):
-        run.model.to(device)
+    """Move a model to the device that computes, ready to answer."""
+    run.model.to(device)
     run.model.eval()
