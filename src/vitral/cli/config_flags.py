@@ -89,6 +89,8 @@ def require_read(config: Any, given: Mapping[str, str]) -> None:
         *parents, name = dest.removeprefix(PREFIX).split(".")
         owner = functools.reduce(getattr, parents, config)
         readers = getattr(owner, "unread_fields", dict)()
+        if name == "epochs" and f"{PREFIX}loop.steps" in given:
+            continue  # both are there to see, and the help says which wins
         if name in readers and getattr(owner, name):
             raise ConfigError(
                 f"`{flag}` goes with {readers[name]} and does nothing with these "
