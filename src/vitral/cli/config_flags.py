@@ -88,7 +88,7 @@ def require_read(config: Any, given: Mapping[str, str]) -> None:
     for dest, flag in given.items():
         *parents, name = dest.removeprefix(PREFIX).split(".")
         owner = functools.reduce(getattr, parents, config)
-        readers = getattr(owner, "unread_fields", dict)()
+        readers: dict[str, str] = getattr(owner, "unread_fields", dict)()
         if name == "epochs" and f"{PREFIX}loop.steps" in given:
             continue  # both are there to see, and the help says which wins
         if name in readers and getattr(owner, name):
