@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import vitral as vt
 from helpers import TINY
@@ -15,6 +16,7 @@ from photos import make_photos, tiny_config
 from run_folders import without_report
 from vitral.cli import main
 from vitral.data import Preprocess
+from vitral.data.strata import hash_fraction
 from vitral.errors import ConfigError, DataError, DivergedError, InterruptedRun
 from vitral.models import ViT, ViTConfig
 from vitral.recipes import plan_finetuning
@@ -207,6 +209,45 @@ def test_groups_never_part(tmp_path):
         by_group.setdefault(example.group, set()).add(example.split)
     assert all(len(splits) == 1 for splits in by_group.values())
     assert {"val"} in by_group.values()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3, 0.5])
+def test_every_class_gives_dev_its_share(share, tmp_path):
+    """A class of 40, one of 10 and one of a single image, as scikit-learn divides."""
+    counts = {"many": 40, "some": 10, "one": 1}
+    for name, count in counts.items():
+        (tmp_path / "p" / "train" / name).mkdir(parents=True)
+        (tmp_path / "p" / "test" / name).mkdir(parents=True)
+        for number in range(count):
+            color = (number, len(name), 0)
+            file = tmp_path / "p" / "train" / name / f"{number}.png"
+            Image.new("RGB", (4, 4), color).save(file)
+        Image.new("RGB", (4, 4), (9, 9, 9)).save(tmp_path / "p/test" / name / "0.png")
+    parted = split_dev(merge_val_into_train(vt.data.open(tmp_path / "p")), share)
+    found = parted.counts()
+    for name, count in counts.items():
+        assert found["train"][name] + found["val"].get(name, 0) == count
+        assert abs(found["val"].get(name, 0) - share * count) < 1
+        assert found["train"][name] >= 1
+    assert sum(found["val"].values()) >= 1
+    assert sum(found["test"].values()) == 3
+
+
+def test_dev_is_stable_and_not_the_hash_of_the_test_split(tmp_path):
+    """New images move no old one by more than the rounding of its class."""
+    data = vt.data.open(make_photos(tmp_path / "p", splits=(), per_class=20))
+    test = {example.id for example in data.select("test")}
+    dev = split_dev(merge_val_into_train(data), 0.3)
+    again = split_dev(merge_val_into_train(data), 0.3)
+    chosen = {example.id for example in dev.select("val")}
+    assert chosen == {example.id for example in again.select("val")}
+    assert not chosen & test
+    # The same seed would take the images whose hashes follow those of test.
+    order = sorted(
+        (e.id for e in data.examples if e.id not in test and "/" in e.id),
+        key=lambda name: hash_fraction(0, name),
+    )
+    assert chosen != set(order[: len(chosen)])
 
 
 def test_too_few_for_dev(tmp_path):

@@ -328,6 +328,39 @@ def test_a_start_that_was_cut_short_is_taken_up(few_photos, tmp_path):
     assert again.metrics == whole.metrics
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_refused_start_hinders_no_next_one(resume, few_photos, tmp_path):
+    """Refused after the audit, for its schedule; then the folder takes other data."""
+    out = tmp_path / "run"
+    wrong = tiny_config(few_photos, schedule=ScheduleConfig(warmup=10_000))
+    with pytest.raises(ConfigError, match="must be shorter than the run"):
+        vt.train(wrong, out, resume=resume)
+    assert contents(out) == {}
+    other = make_photos(tmp_path / "other", splits=(), per_class=6)
+    run = vt.train(tiny_config(other, epochs=1.0), out, resume=resume)
+    with (out / "split.csv").open(newline="") as file:
+        rows = {row["path"] for row in csv.DictReader(file)}
+    assert rows == {example.id for example in vt.data.open(other).examples}
+    assert run.result("test").n == len(vt.data.open(other, seed=3).select("test"))
+
+
+def test_a_start_that_was_killed_hinders_no_next_one(few_photos, tmp_path):
+    """Of a kill the files stay; neither split nor contents are the next run's."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "split.csv").write_text("path,label,split\ngone.png,a,train\n")
+    (out / "contents.csv").write_text("nonsense")
+    config = tiny_config(few_photos, epochs=1.0)
+    run = vt.train(config, out)
+    whole = vt.train(config, tmp_path / "whole")
+    name = "split.csv"
+    assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert run.metrics == whole.metrics
+    (tmp_path / "third").mkdir()
+    (tmp_path / "third" / "contents.csv").write_text("nonsense")
+    vt.train(config, tmp_path / "third", resume=True)
+
+
 # other data
 
 

@@ -19,6 +19,7 @@ from vitral.errors import ConfigError, InterruptedRun
 from vitral.evaluation import Interval
 from vitral.models import ViT, ViTConfig
 from vitral.recipes import plan_finetuning
+from vitral.workflows.features import image_size
 from vitral.workflows.features.probes import ProbeSettings, probe_weights
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.transfer.table import TransferResult, TransferTable
@@ -170,6 +171,25 @@ def test_what_changes_a_number_changes_its_cell(sets, tmp_path, counted):
     moved = folder.rename(tmp_path / "moved")
     filled([str(moved)], sets[:1], tmp_path, protocols=("knn",))
     assert len(counted) == 5  # a cell belongs to the word that it was asked with
+
+
+def test_another_image_size_is_another_cell(sets, tmp_path, counted, monkeypatch):
+    """Weights of 448 pixels are computed at 224 for small images; the rule may change.
+
+    The number of the new size is that of a table without a cache.
+    """
+    model = ViT(ViTConfig(**{**TINY, "image_size": (448, 448), "patch_size": 32}))
+    randomise(model, 0)
+    vt.save(tmp_path / "large", model, Preprocess(image_size=(448, 448)))
+    rows = [str(tmp_path / "large")]
+    filled(rows, sets[:1], tmp_path, protocols=("knn",))
+    filled(rows, sets[:1], tmp_path, protocols=("knn",))
+    assert len(counted) == 1
+    monkeypatch.setattr(image_size, "USUAL", 320)
+    other = filled(rows, sets[:1], tmp_path, protocols=("knn",))
+    assert len(counted) == 2
+    alone = filled(rows, sets[:1], tmp_path / "alone", protocols=("knn",))
+    assert other.entries[0].accuracy == alone.entries[0].accuracy
 
 
 def test_a_failing_cell_costs_no_other(weights, sets, tmp_path, capsys):

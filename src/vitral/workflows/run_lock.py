@@ -28,7 +28,9 @@ from vitral.workflows.config import VOLATILE, read_config
 
 LOCK_FILE = "lock.json"
 """Names the process that trains into the folder."""
-LEFTOVERS = ("log.txt", "split.csv", "contents.csv", LOCK_FILE)
+START_FILES = ("split.csv", "contents.csv")
+"""Files that a run writes before its config."""
+LEFTOVERS = ("log.txt", *START_FILES, LOCK_FILE)
 """Files of a run that ended before its config was written."""
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PERMISSION_ERRNOS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -82,7 +84,31 @@ def _claim_and_lock(
         # Another run may have started and ended meanwhile.
         require_usable_folder(settings, out, resume)
         remove_leftovers(out)
+        if not (out / "config.json").is_file():
+            _forget_refused_start(stack, out, resume)
     return resume
+
+
+def _forget_refused_start(stack: ExitStack, out: Path, resume: bool) -> None:
+    """Remove the files of a start that ended before its config was written.
+
+    A new start would take their split. A resumed one keeps it, and removes at its own
+    refusal only what it wrote itself.
+    """
+    files = [out / name for name in START_FILES]
+    if not resume:
+        for file in files:
+            file.unlink(missing_ok=True)
+    written = [file for file in files if not file.exists()]
+
+    def remove_written(failed: object, *_: object) -> None:
+        # Of a refusal: after a kill or a signal torchrun may start the ranks again.
+        refused = isinstance(failed, type) and issubclass(failed, VitralError)
+        if refused and not (out / "config.json").is_file():
+            for file in written:
+                file.unlink(missing_ok=True)
+
+    stack.push(remove_written)
 
 
 def is_torchrun_restart(file: Path) -> bool:

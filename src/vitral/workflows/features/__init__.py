@@ -10,6 +10,7 @@ from vitral.workflows.features.extract import (
     extract_splits,
     features,
     held_out_split,
+    resolve_image_size,
 )
 from vitral.workflows.features.probes import (
     PROTOCOLS,
@@ -33,6 +34,7 @@ __all__ = [
     "features",
     "held_out_split",
     "probe_weights",
+    "resolve_image_size",
     "run_probe",
     "to_json",
     "weights_file_hash",

@@ -237,6 +237,16 @@ def _open_data(data: str | Path | Dataset, kind: InputKind) -> Dataset:
     return dataset
 
 
+def resolve_image_size(
+    weights: str | Path | Run, dataset: Dataset
+) -> int | tuple[int, int] | None:
+    """Return the image size at which features are computed; None: the model's own."""
+    if isinstance(weights, Run) or as_run(weights) is not None:
+        return None
+    source = vitral.weights.read(weights)
+    return None if source.run_size else choose_image_size(source.config, dataset)
+
+
 def _resolve_model(
     weights: str | Path | Run,
     run: Run | None,
@@ -248,9 +258,7 @@ def _resolve_model(
         return run.model, run.preprocess
     path = weights.path if isinstance(weights, Run) else weights
     if image_size is None:
-        source = vitral.weights.read(path)
-        if not source.run_size:
-            image_size = choose_image_size(source.config, dataset)
+        image_size = resolve_image_size(path, dataset)
     loaded = vitral.weights.load(path, image_size=image_size, dtype=torch.float32)
     shape = loaded.model.config.input_shape
     return loaded.model, loaded.preprocess.for_input(shape)

@@ -43,7 +43,8 @@ def check_contents(audit: Audit, session: Session) -> ContentCheck:
     """
     file = session.out / CONTENTS_FILE
     contents = measure_contents(audit.dataset, audit.digests)
-    before = _read_contents(file) if session.resume and file.is_file() else {}
+    has_begun = session.resume and (session.out / "config.json").is_file()
+    before = _read_contents(file) if has_begun and file.is_file() else {}
     changed = find_changes(before, contents)
     changes = _read_accepted(session.out) if session.resume else ()
     if changed and not session.data_changed:

@@ -17,8 +17,8 @@ import numpy as np
 
 from vitral import config_io
 from vitral.data import Dataset
-from vitral.data.split import save
-from vitral.data.strata import hash_fraction
+from vitral.data.split import FEW_VAL_IMAGES, save
+from vitral.data.strata import choose_splits
 from vitral.errors import ConfigError, DataError, DivergedError
 from vitral.evaluation.intervals import format_percent
 from vitral.tasks import read_result
@@ -37,8 +37,8 @@ from vitral.workflows.train import train
 
 logger = logging.getLogger(__name__)
 
-DEV_SEED = 0
-"""Seed of the hash that selects the dev images of train."""
+DEV_SEED = 20201211
+"""Seed of the hash that selects the dev images of train; not that of a test split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +265,12 @@ def finetune(
     lr = plan.lrs[0]
     if len(plan.lrs) > 1:
         with_dev = split_dev(full, plan.dev)
+        count = len(with_dev.select("val"))
+        if count < FEW_VAL_IMAGES:
+            logger.info(
+                f"finetune: dev has fewer than {FEW_VAL_IMAGES} images ({count}): the "
+                "choice of the rate is rough"
+            )
         for rate in plan.lrs:
             logger.info(f"finetune: lr {rate:g}, measured on dev")
             search.append(runner.run(with_dev, rate, plan.config.seed, "val"))
@@ -322,21 +328,27 @@ def merge_val_into_train(dataset: Dataset) -> Dataset:
 
 
 def split_dev(dataset: Dataset, share: float) -> Dataset:
-    """Move a share of train to val by a hash of path or group; groups stay whole."""
-    keys = {example.group or example.id for example in dataset.select("train")}
-    # Not the id alone: its hash may have decided the test split.
-    order = sorted(keys, key=lambda key: hash_fraction(DEV_SEED, f"dev {key}"))
-    count = max(1, round(share * len(order)))
-    if count >= len(order):
+    """Move a share of each class from train to val, by a hash of path or group.
+
+    Groups stay whole, and each class stays in train. A share too small for any image
+    is doubled until one moves.
+    """
+    train = dataset.select("train")
+    splits = ["train"]
+    while "val" not in splits and share < 1:
+        splits = choose_splits(
+            train, dataset.classes, seed=DEV_SEED, val=share, test=0.0
+        )
+        share *= 2
+    if set(splits) != {"train", "val"}:
+        units = len({example.group or example.id for example in train})
         raise DataError(
-            f"{dataset.name} has {len(order)} images or groups to learn from: too few "
+            f"{dataset.name} has {units} images or groups to learn from: too few "
             "to choose a learning rate with. Give one rate with `lrs`."
         )
-    dev = set(order[:count])
+    chosen = iter(splits)
     examples = (
-        replace(e, split="val")
-        if e.split == "train" and (e.group or e.id) in dev
-        else e
-        for e in dataset.examples
+        example.with_split(next(chosen)) if example.split == "train" else example
+        for example in dataset.examples
     )
     return replace(dataset, examples=tuple(examples))

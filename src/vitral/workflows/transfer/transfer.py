@@ -29,6 +29,7 @@ from vitral.workflows.features import (
     dataset_for,
     extract_splits,
     held_out_split,
+    resolve_image_size,
     run_probe,
     weights_file_hash,
 )
@@ -155,7 +156,8 @@ class _WeightsDataPair:
 
     def __init__(self, context: _TransferContext, weights: str, data: str) -> None:
         self.context, self.weights, self.data = context, weights, data
-        self._inputs: dict[str, str] | None = None
+        self._inputs: dict[str, Any] | None = None
+        self._image_size: int | tuple[int, int] | None = None
         self._dataset: Dataset | None = None
         self._features: SplitFeatures | None = None
 
@@ -197,17 +199,19 @@ class _WeightsDataPair:
         cache = ResultCache(self.context.out / "cells")
         return cache.get_or_compute(name, inputs, lambda: self._run_probe(column))
 
-    def _identity(self) -> dict[str, str]:
-        """Return hashes of the weights and the data, independent of their paths."""
+    def _identity(self) -> dict[str, Any]:
+        """Return what the features depend on, independent of the paths."""
         if self._inputs is None:
             key = weights_file_hash(self.weights)
             dataset = dataset_for(as_run(self.weights) or self.weights, self.data)
             held_out_split(dataset)
             self._dataset = dataset
+            self._image_size = resolve_image_size(self.weights, dataset)
             self._inputs = {
                 "weights": key,
                 "data": dataset.fingerprint(),
                 "content": content_hash(dataset, dataset.examples) or "",
+                "image_size": self._image_size,
             }
         return self._inputs
 
@@ -219,6 +223,7 @@ class _WeightsDataPair:
                 self._dataset,
                 folder=self.context.cache,
                 runtime=self.context.runtime,
+                image_size=self._image_size,
             )
         settings = ProbeSettings(**column.settings)
         (row,) = run_probe(self._features, protocol=column.protocol, settings=settings)
