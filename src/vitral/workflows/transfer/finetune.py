@@ -17,9 +17,8 @@ import numpy as np
 
 from vitral import config_io
 from vitral.data import Dataset
-from vitral.data.split import FEW_VAL_IMAGES, save
-from vitral.data.strata import choose_splits
-from vitral.errors import ConfigError, DataError, DivergedError
+from vitral.data.split import save
+from vitral.errors import ConfigError, DivergedError
 from vitral.evaluation.intervals import format_percent
 from vitral.tasks import read_result
 from vitral.validation import at_least
@@ -34,11 +33,9 @@ from vitral.workflows.features import (
 from vitral.workflows.result_cache import ResultCache
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.train import train
+from vitral.workflows.transfer.dev_split import merge_val_into_train, split_dev
 
 logger = logging.getLogger(__name__)
-
-DEV_SEED = 20201211
-"""Seed of the hash that selects the dev images of train; not that of a test split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,12 +262,6 @@ def finetune(
     lr = plan.lrs[0]
     if len(plan.lrs) > 1:
         with_dev = split_dev(full, plan.dev)
-        count = len(with_dev.select("val"))
-        if count < FEW_VAL_IMAGES:
-            logger.info(
-                f"finetune: dev has fewer than {FEW_VAL_IMAGES} images ({count}): the "
-                "choice of the rate is rough"
-            )
         for rate in plan.lrs:
             logger.info(f"finetune: lr {rate:g}, measured on dev")
             search.append(runner.run(with_dev, rate, plan.config.seed, "val"))
@@ -313,42 +304,3 @@ def _grid_edge_note(lr: float, lrs: tuple[float, ...]) -> str:
     if lr == min(lrs):
         return ", the smallest of the grid: a smaller one may be better"
     return ""
-
-
-def merge_val_into_train(dataset: Dataset) -> Dataset:
-    """Return the data with val merged into train; the held-out split becomes test."""
-    held_out = held_out_split(dataset)
-    return replace(
-        dataset,
-        examples=tuple(
-            replace(e, split="test" if e.split == held_out else "train")
-            for e in dataset.examples
-        ),
-    )
-
-
-def split_dev(dataset: Dataset, share: float) -> Dataset:
-    """Move a share of each class from train to val, by a hash of path or group.
-
-    Groups stay whole, and each class stays in train. A share too small for any image
-    is doubled until one moves.
-    """
-    train = dataset.select("train")
-    splits = ["train"]
-    while "val" not in splits and share < 1:
-        splits = choose_splits(
-            train, dataset.classes, seed=DEV_SEED, val=share, test=0.0
-        )
-        share *= 2
-    if set(splits) != {"train", "val"}:
-        units = len({example.group or example.id for example in train})
-        raise DataError(
-            f"{dataset.name} has {units} images or groups to learn from: too few "
-            "to choose a learning rate with. Give one rate with `lrs`."
-        )
-    chosen = iter(splits)
-    examples = (
-        example.with_split(next(chosen)) if example.split == "train" else example
-        for example in dataset.examples
-    )
-    return replace(dataset, examples=tuple(examples))
