@@ -1,6 +1,7 @@
 """Errors of the library in the words of a command, and advice that can be followed."""
 
 import ast
+import logging
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import vitral
 from photos import make_photos
 from vitral.cli import VERBS, main
 from vitral.cli.error_text import flags_of, name_flags
+from vitral.cli.logs import install_handler, set_verb
 from vitral.cli.train_config import config_flags
 
 SOURCE = Path(vitral.__file__).parent
@@ -91,3 +93,16 @@ def test_flags_in_sentences_are_flags_of_some_verb():
         if " " in text and flag not in known
     ]
     assert unknown == []
+
+
+def test_log_lines_name_flags_too(capsys):
+    """Only the last sentence of a failed command did."""
+    logger = logging.getLogger("vitral.workflows.transfer")
+    set_verb("eval")
+    install_handler(print)
+    logger.info("Give one rate with `lrs`, or raise `max_bad`.")
+    logger.info("`class_token` is no flag; `lrs=(0.1, 0.2)` has two rates.")
+    assert capsys.readouterr().out.splitlines() == [
+        "Give one rate with `--lrs`, or raise `--max-bad`.",
+        "`class_token` is no flag; `--lrs 0.1 0.2` has two rates.",
+    ]

@@ -1,6 +1,7 @@
 """Weights of models that vitral does not have are refused with the family's name."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,16 @@ import pytest
 import timm
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import vitral as vt
+from helpers import TINY
 from test_weights_json import edit, timm_folder
 from vitral.cli import main
+from vitral.data import Preprocess
 from vitral.errors import WeightsError
+from vitral.models import ViT, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile, TensorInfo
 from vitral.weights.layouts import find_family
@@ -118,6 +122,30 @@ def test_names_of_a_vit_with_more_parts_name_the_family(tmp_path):
         WeightsError, match=r"By its tensors it may be a vision encoder"
     ):
         vt.load(folder, num_heads=3)
+
+
+@pytest.mark.parametrize("scale", [None, 1.0], ids=["plain", "layer-scale"])
+@pytest.mark.parametrize("layout", ["native", "timm", "huggingface"])
+def test_a_damaged_file_of_a_known_model_names_no_other(layout, scale, tmp_path):
+    """`config.json says that it is a ViT` read as if vitral had no ViT."""
+    sizes = {**TINY, "image_size": (48, 48), "init_values": scale}
+    # Hugging Face's DINOv2 with a head pools in another way than ViT.
+    classes = 0 if scale else 3
+    config = ViTConfig(**{**sizes, "num_classes": classes, "mlp_dim": 48})
+    vt.save(tmp_path / "whole", ViT(config), Preprocess(image_size=(48, 48)))
+    place = tmp_path / "damaged"
+    vt.convert(tmp_path / "whole", place, layout)
+    file = place / "model.safetensors"
+    tensors = load_file(file)
+    lost = next(name for name in sorted(tensors) if re.search(r"1\..*norm", name))
+    save_file({name: t for name, t in tensors.items() if name != lost}, file)
+    for bare in (False, True):
+        if bare:
+            (place / "config.json").unlink()
+        with pytest.raises(WeightsError, match="norm") as caught:
+            vt.load(place, num_heads=3)
+        assert "may be" not in str(caught.value)
+        assert "says that it is" not in str(caught.value)
 
 
 def test_a_refusal_that_has_the_name_is_left_alone(tmp_path):

@@ -101,8 +101,9 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run_verb(verb: str, argv: list[str]) -> int:
-    from vitral.cli.logs import TRAINING, install_handler, warn
+    from vitral.cli.logs import TRAINING, install_handler, set_verb, warn
 
+    set_verb(verb)
     install_handler(warn, without=TRAINING)
     try:
         name = verb.replace("-", "_")

@@ -1,4 +1,4 @@
-"""Errors of the library as the command line says them: `max_bad` is `--max-bad`."""
+"""Errors and log lines of the library with flags: `max_bad` is `--max-bad`."""
 
 import importlib
 import re
@@ -18,6 +18,8 @@ def name_flags(text: str, verb: str) -> str:
     becomes `--resume`. A parameter with a value may be one of another verb. Other words
     in backticks stay.
     """
+    if not _SETTING.search(text):
+        return text
     own = flags_of(verb)
     others = set().union(*map(flags_of, VERBS))
 

@@ -13,6 +13,7 @@ from vitral.errors import ConfigError
 TRAINING = ("vitral.workflows.train",)
 """Loggers of one training: verbs that train many runs leave their lines out."""
 _LOG_FILE: list[Path] = []
+_VERB: list[str] = []
 
 
 def set_log_folder(folder: Path) -> None:
@@ -78,7 +79,20 @@ class CommandHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not record.name.startswith(self.without):
-            self.write(record.getMessage())
+            self.write(_name_flags(record.getMessage()))
+
+
+def set_verb(verb: str) -> None:
+    """Name the flags of this verb in log lines, in place of parameters."""
+    _VERB[:] = [verb]
+
+
+def _name_flags(text: str) -> str:
+    if not _VERB or "`" not in text:
+        return text
+    from vitral.cli.error_text import name_flags
+
+    return name_flags(text, _VERB[0])
 
 
 def install_handler(

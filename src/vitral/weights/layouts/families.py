@@ -57,7 +57,10 @@ BY_TENSORS: tuple[tuple[str, str], ...] = (
     ("AIMv2", r"blocks\.\d+\.mlp\.fc1_g\."),
     ("parallel ViT", r"blocks\.\d+\.(attns\.\d|attn_out_proj|in_proj\.)"),
     ("Eva, of rotary positions (DINOv3 among them)", r"blocks\.\d+\.gamma_[12]$"),
-    ("DINOv3", r"layer_scale1\.lambda1|rope_embed|rope_embeddings"),
+    (
+        "DINOv3",
+        r"^(model\.)?layer\.\d+\.layer_scale1\.lambda1|rope_embed|rope_embeddings",
+    ),
     ("RepViT", r"channel_mixer|token_mixer\.conv\.c\."),
     ("SwiftFormer", r"local_representation"),
     ("FastViT or MobileCLIP", r"conv_kxk\.|token_mixer\.(mixer|norm)\."),
@@ -92,6 +95,8 @@ BY_TENSORS: tuple[tuple[str, str], ...] = (
     ("a language model", r"lm_head\.|embed_tokens\.|word_embeddings\."),
 )
 """Family, and what one of its tensors is called; the first that applies counts."""
+READABLE = ("a vit-pytorch variant",)
+"""Families of `BY_TENSORS` of which vitral reads some models."""
 ATTENTION = r"attn\.|attention\.(?!fc)|qkv|q_proj|to_q|mixer"
 
 
@@ -108,14 +113,20 @@ def find_family(opened: LayoutInput) -> str:
         which = f" ({listed[0]})" if listed else ""
         return f"Hugging Face's {model_type}{which}"
     names = list(islice(opened.file.names(), MOST_NAMES))
-    for family, pattern in BY_TENSORS:
-        found = re.compile(pattern)
-        if any(found.search(name) for name in names):
-            return family
+    if family := _family_of_tensors(names):
+        return family
     if any(re.search(ATTENTION, name) for name in names):
         return ""
     kernels = any(len(opened.file.shape(name)) == 4 for name in names)
     return "a network of convolutions without attention" if kernels else ""
+
+
+def _family_of_tensors(names: list[str]) -> str:
+    for family, pattern in BY_TENSORS:
+        found = re.compile(pattern)
+        if any(found.search(name) for name in names):
+            return family
+    return ""
 
 
 def unknown_family(opened: LayoutInput) -> WeightsError:
@@ -134,10 +145,17 @@ def unknown_family(opened: LayoutInput) -> WeightsError:
 
 @contextmanager
 def naming_the_family(opened: LayoutInput) -> Iterator[None]:
-    """Add the name of the family to a refusal that has it not."""
+    """Add the name of the family to a refusal that has it not.
+
+    Only where a tensor is of a family that vitral does not have: a damaged file of a
+    model that it has is no other model.
+    """
     try:
         yield
     except WeightsError as error:
+        foreign = _family_of_tensors(list(islice(opened.file.names(), MOST_NAMES)))
+        if foreign in ("", *READABLE):
+            raise
         family = find_family(opened)
         name = family.removeprefix("timm's ").removeprefix("Hugging Face's ")
         if not family or name.split(" (")[0] in str(error):
