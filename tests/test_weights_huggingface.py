@@ -196,6 +196,35 @@ def test_masked_autoencoder_is_read_as_its_encoder(tmp_path, names, whole):
     assert preprocess.mean == (0.485, 0.456, 0.406)
 
 
+@pytest.mark.parametrize("names", ["hub", "memory"])
+@pytest.mark.parametrize("head", [True, False], ids=["head", "encoder"])
+@pytest.mark.parametrize("size", [(48, 48), (64, 32)], ids=str)
+def test_masked_siamese_network_is_a_vit(tmp_path, names, head, size):
+    """Without its `layer_norm_eps` config.json means 1e-6, where ViT's means 1e-12."""
+    settings = transformers.ViTMSNConfig(**{**SIZES, "image_size": 48})
+    name = "ViTMSNForImageClassification" if head else "ViTMSNModel"
+    theirs = getattr(transformers, name)(settings)
+    randomise(theirs)
+    theirs = theirs.double().eval()
+    theirs.save_pretrained(tmp_path)
+    if names == "memory":
+        in_memory_names(theirs, tmp_path)
+    edit = json.loads((tmp_path / "config.json").read_text())
+    del edit["layer_norm_eps"]
+    (tmp_path / "config.json").write_text(json.dumps(edit))
+    model, preprocess, _ = vt.load(tmp_path)
+    assert model.config.norm_eps == 1e-6
+    image = images(2, *size)
+    with torch.no_grad():
+        answers = theirs(image, interpolate_pos_encoding=True)
+        if head:
+            assert_near(model(image), answers.logits, 1e-10)
+        else:
+            found = model.forward_features(image)
+            assert_near(found.cls, answers.last_hidden_state[:, 0], 1e-10)
+    assert preprocess.mean == (0.485, 0.456, 0.406)
+
+
 def test_hidden_patches_of_the_pre_training_are_dropped(tmp_path):
     made("dinov2").save_pretrained(tmp_path)
     ledger = vt.load(tmp_path).ledger

@@ -31,12 +31,16 @@ class BlockNames:
 
 
 def mappings(
-    config: ViTConfig, generation: Generation = "hub", prefix: str | None = None
+    config: ViTConfig,
+    generation: Generation = "hub",
+    prefix: str | None = None,
+    block_prefix: str | None = None,
 ) -> list[TensorMapping]:
     """Return the mapping of every tensor of a model.
 
     Args:
         prefix: prefix of the names; None for the one that is written.
+        block_prefix: that of the blocks' names; None for the same.
     """
     name_prefix = written_prefix(config) if prefix is None else prefix
     rules = [
@@ -49,7 +53,8 @@ def mappings(
     if config.reg_tokens:
         rules.append(copy("reg_token", f"{name_prefix}embeddings.register_tokens"))
     for index in range(config.depth):
-        rules += _block(config, generation, name_prefix, index)
+        outer = name_prefix if block_prefix is None else block_prefix
+        rules += _block(config, generation, outer, index)
     rules += copy_layer("norm", f"{name_prefix}layernorm")
     if config.representation_size:
         rules += copy_layer("pre_logits.fc", f"{name_prefix}pooler.dense")
@@ -78,6 +83,15 @@ def written_prefix(config: ModelConfig) -> str:
 def find_prefix(file: TensorFile) -> str | None:
     """Return the prefix of a file's names; None if they are not Hugging Face's."""
     return next((name for name in PREFIXES if f"{name}{STEM}" in file), None)
+
+
+def find_block_prefix(file: TensorFile, prefix: str) -> str:
+    """Return the prefix of the blocks' names.
+
+    transformers 5 writes a ViTMSN with a head with the prefix at the stem alone.
+    """
+    bare = "encoder.layer.0.layernorm_before.weight"
+    return "" if bare in file and f"{prefix}{bare}" not in file else prefix
 
 
 def detect_generation(file: TensorFile, prefix: str) -> Generation:

@@ -33,6 +33,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     "vit": {"size": _square(224), "resample": 2, **HALVES},
     "deit": {**CUT, "size": _square(256), "resample": 3, **IMAGENET},
     "vit_mae": {"size": _square(224), "resample": 3, **IMAGENET},
+    "vit_msn": {"size": _square(224), "resample": 2, **IMAGENET},
     "dinov2": {**CUT, "resample": 3, **IMAGENET},
     "bit": {
         "size": {"shortest_edge": 448},

@@ -1,8 +1,8 @@
 """Hugging Face's layout: config.json, model.safetensors, preprocessor_config.json.
 
-Types vit, deit, dinov2, dinov2_with_registers and vit_mae (its encoder). Missing fields
-of config.json have transformers' defaults. Written names are those on the hub, which
-every version of transformers loads.
+Types vit, deit, dinov2, dinov2_with_registers, vit_msn and vit_mae (its encoder).
+Missing fields of config.json have transformers' defaults. Written names are those on
+the hub, which every version of transformers loads.
 """
 
 from typing import Any
@@ -23,7 +23,9 @@ from vitral.weights.layouts.layout import Layout
 from vitral.weights.layouts.problem_type import read_problem_type
 from vitral.weights.mapping import TensorMapping
 
-TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae")
+TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")
+SMALL_EPS = ("dinov2", "dinov2_with_registers", "vit_msn")
+"""Types whose layer norms add 1e-6 where config.json does not say; others 1e-12."""
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_python": "gelu",
@@ -58,7 +60,9 @@ def read(opened: LayoutInput) -> WeightsSource:
     return opened.source(
         LAYOUT.title,
         config,
-        names.mappings(config, generation, prefix),
+        names.mappings(
+            config, generation, prefix, names.find_block_prefix(opened.file, prefix)
+        ),
         preprocessor.read(opened, hf_type, config.image_hw),
         drop=DROPPED,
         classes=read_classes(opened.config_json, config.num_classes),
@@ -79,7 +83,7 @@ def _config(opened: LayoutInput, prefix: str) -> ViTConfig:
     generation = names.detect_generation(file, prefix)
     swiglu = any("mlp.weights_in." in n or "mlp.gate_proj." in n for n in file.names())
     parts = names.block_names(dino, generation, swiglu)
-    blocks = f"{prefix}{parts.block}"
+    blocks = f"{names.find_block_prefix(file, prefix)}{parts.block}"
     heads, declared = None, None
     if config_json:
         heads = config_json.get("num_attention_heads") or 12
@@ -123,7 +127,9 @@ def _config(opened: LayoutInput, prefix: str) -> ViTConfig:
         qkv_bias=qkv_bias,
         init_values=float(config_json.get("layerscale_value", 1.0)) if dino else None,
         act=read_activation(opened),
-        norm_eps=float(config_json.get("layer_norm_eps", 1e-6 if dino else 1e-12)),
+        norm_eps=float(
+            config_json.get("layer_norm_eps", 1e-6 if hf_type in SMALL_EPS else 1e-12)
+        ),
         representation_size=pooler,
     )
 
