@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageOps
 
 from vitral.data.images.decode import decode
@@ -351,3 +352,62 @@ def test_process_wide_switches_of_pillow_are_untouched():
     before = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
     decode(encode(Image.fromarray(colour_array()), "JPEG"))
     assert before == (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS)
+
+
+def write_lab(file, values):
+    Image.frombytes("LAB", (2, 2), bytes(values)).save(file)
+
+
+def test_cielab_is_converted_by_its_formula(tmp_path):
+    """The stored a* and b* were taken for green and blue.
+
+    Values of D50 by hand: L* = 116 f(Y) - 16; sRGB's red is (54.29, 80.80, 69.89),
+    its green (87.82, -79.27, 80.99), its blue (29.57, 68.30, -112.03).
+    """
+    colours = {
+        (100, 0, 0): (255, 255, 255),
+        (54.29, 80.80, 69.89): (255, 0, 0),
+        (87.82, -79.27, 80.99): (0, 255, 0),
+        (29.57, 68.30, -112.03): (0, 0, 255),
+    }
+    stored = [
+        value
+        for light, a, b in colours
+        for value in (round(light * 2.55), round(a) % 256, round(b) % 256)
+    ]
+    write_lab(tmp_path / "lab.tif", stored)
+    found = decode(tmp_path / "lab.tif")
+    pixels = np.asarray(found.image).reshape(4, 3).astype(int)
+    assert (
+        np.abs(pixels - np.array(list(colours.values()))).max() <= 24
+    )  # of 8-bit a* and b*
+    assert np.abs(pixels[0] - 255).max() <= 1
+    gray = [value for _ in range(4) for value in (round(53.585 * 2.55), 0, 0)]
+    write_lab(tmp_path / "gray.tif", gray)
+    assert np.abs(np.asarray(decode(tmp_path / "gray.tif").image) - 128.0).max() <= 1.5
+    assert found.notes == ("CIELAB (D50) converted to sRGB",)
+
+
+@pytest.mark.parametrize("photometric", [8, 9, 10])
+def test_other_colours_of_16_bits_are_refused(photometric, tmp_path):
+    values = np.zeros((4, 4, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric)
+    with pytest.raises(ImageError, match=r"(CIELAB|Lab) of 16 bits"):
+        decode(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_zero_may_be_white(dtype, tmp_path):
+    """X-rays are stored so; 16 bits had come out inverted, 8 bits had not."""
+    top = np.iinfo(dtype).max
+    values = np.linspace(0, top, 64).reshape(8, 8).astype(dtype)
+    pictures = []
+    for name, numbers in (("miniswhite", top - values), ("minisblack", values)):
+        file = tmp_path / f"{name}.tif"
+        tifffile.imwrite(file, numbers, photometric=name)
+        found = decode(file).image
+        pictures.append(np.asarray(found))
+        raster = getattr(found, "raster", None)
+        if raster is not None:
+            np.testing.assert_array_equal(raster.values[..., 0], values)
+    np.testing.assert_array_equal(*pictures)

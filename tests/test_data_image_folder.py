@@ -12,7 +12,7 @@ from PIL import Image
 import vitral.data as data
 from vitral.data.order import natural_key
 from vitral.data.sources.image_folder import read_folder
-from vitral.data.split import apply
+from vitral.data.split import apply, save
 from vitral.errors import ConfigError, DataError
 from vitral.tasks.classification.labels import ClassLabels, match_classes
 
@@ -279,3 +279,24 @@ def test_open_says_what_is_near(tmp_path):
         data.open(tmp_path / "x.txt")
     with pytest.raises(ConfigError, match="`group_by` works on folders and tables"):
         data.open("digits", group_by="folder")
+
+
+def test_blanks_around_a_name_make_no_other_class(tmp_path):
+    """` cat` and `cat` were two classes, and a saved split could not be read."""
+    for folder in (" cat", "cat", "dog ", "bee"):
+        (tmp_path / folder).mkdir()
+        for number in range(8):
+            color = (number, len(folder), 7)
+            Image.new("RGB", (4, 4), color).save(tmp_path / folder / f"{number}.png")
+    dataset = data.open(tmp_path)
+    assert dataset.classes == ("bee", "cat", "dog")
+    assert sum(counts["cat"] for counts in dataset.counts().values()) == 16
+    note = next(note for note in dataset.notes if "blanks" in note)
+    assert note.startswith("2 class folder(s) have blanks around their name")
+    save(dataset, tmp_path / "split.csv")
+    again = data.open(tmp_path / "split.csv")
+    assert again.classes == dataset.classes
+    assert {e.id: (e.split, e.label) for e in again.examples} == {
+        e.id: (e.split, e.label) for e in dataset.examples
+    }
+    assert again.decode(again.examples[0]).image.size == (4, 4)

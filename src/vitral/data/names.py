@@ -25,6 +25,11 @@ def canonical_name(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def canonical_class(name: str) -> str:
+    """Return the name of a class: in form NFC, without blanks around it."""
+    return canonical_name(name.strip())
+
+
 def is_storable(name: str) -> bool:
     """Return whether a name has a form in UTF-8, as half a surrogate pair has not."""
     try:

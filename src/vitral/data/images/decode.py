@@ -34,6 +34,7 @@ MAX_PIXELS = 64_000_000
 _MAX_WARNINGS = 5
 _ORIENTATION_TAG = 0x0112
 _BITS_PER_SAMPLE_TAG = 258
+_PHOTOMETRIC_TAG = 262
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -171,10 +172,30 @@ def to_rgb(image: Image.Image) -> DecodedImage:
         return _composite_on_white(image)
     if mode == "RGB":
         return DecodedImage(image=image)
+    if mode == "LAB":
+        note = "CIELAB (D50) converted to sRGB"
+        return DecodedImage(image=lab_to_srgb(image), notes=(note,))
     if mode == "CMYK":
         note = "CMYK converted to RGB without its colour profile"
         return DecodedImage(image=image.convert("RGB"), notes=(note,))
     return DecodedImage(image=image.convert("RGB"))
+
+
+def lab_to_srgb(image: Image.Image) -> Image.Image:
+    """Convert by the colour engine, which Pillow's `convert` does not call.
+
+    Raises:
+        ImageError: this Pillow is built without it.
+    """
+    try:
+        from PIL import ImageCms
+
+        profiles = [ImageCms.createProfile(name) for name in ("LAB", "sRGB")]
+        converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+    except ImportError as error:
+        raise ImageError("CIELAB colours need a Pillow with LittleCMS") from error
+    assert converted is not None
+    return converted
 
 
 def _read(path: Path) -> bytes:
@@ -248,6 +269,10 @@ def _scale_to_uint8(image: Image.Image) -> DecodedImage:
         bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE_TAG, (16,))
         low, high = 0.0, 4095.0 if bits == (12,) else 65535.0
         note = "16-bit grey scaled to 8 bits"
+        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0:
+            # Pillow inverts such files of 8 bits, and leaves those of 16 as they are.
+            values = (int(high) - values.astype(np.int32)).astype(np.uint16)
+            note = "16-bit grey with 0 for white inverted and scaled to 8 bits"
     elif image.mode == "F" and low >= 0 and high <= 1:
         low, high, note = 0.0, 1.0, "float grey scaled from 0..1"
     elif image.mode == "I" and low >= 0 and high <= 65535:

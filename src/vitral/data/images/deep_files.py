@@ -19,7 +19,9 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ALPHA = (1, 2)
 """Values of TIFF's ExtraSamples that mean opacity."""
-_RGB, _CMYK, _YCBCR = 2, 5, 6
+_RGB, _CMYK, _YCBCR, _CIELAB = 2, 5, 6, 8
+_UNREAD = {8: "CIELAB", 9: "ICC Lab", 10: "ITU Lab", 32844: "LogL", 32845: "LogLuv"}
+"""Colours that are no red, green and blue, by the number of their photometric tag."""
 """Values of TIFF's PhotometricInterpretation."""
 _DEFLATE = (8, 32946)
 
@@ -56,7 +58,7 @@ def is_tiff(content: bytes) -> bool:
 def needs_bands(tags: Mapping[int, Any]) -> bool:
     """Return whether Pillow would lose values of a TIFF that it opens."""
     photometric, samples = tags.get(262), tags.get(277, 1)
-    if photometric in (_CMYK, _YCBCR) or samples == 1:
+    if photometric in (_CMYK, _YCBCR, _CIELAB) or samples == 1:
         return False
     extra, bits = (as_tuple(tags.get(number)) for number in (338, 258))
     colours = 3 if photometric == _RGB else 1
@@ -88,6 +90,12 @@ def read_tiff(content: bytes, max_pixels: int) -> Raster:
             )
         if page.dtype is None or page.dtype.kind not in "uif":
             raise ImageError(f"its values are of the type {page.dtype}, not numbers")
+        if int(page.photometric) in _UNREAD:
+            colours = _UNREAD[int(page.photometric)]
+            raise ImageError(
+                f"its colours are {colours} of {page.bitspersample} bits, which is not "
+                "read: write it as RGB"
+            )
         if page.compression in _DEFLATE:
             _refuse_bomb(content, page)
         try:

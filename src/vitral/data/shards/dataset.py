@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vitral.data.dataset import Dataset, IgnoredFile, shorten_names
 from vitral.data.example import Example
-from vitral.data.names import canonical_name
+from vitral.data.names import canonical_class
 from vitral.data.order import natural_key
 from vitral.data.shards.index import ShardIndex, file_stamp, load_or_build_index
 from vitral.data.shards.parquet import index_arrow, index_parquet
@@ -209,7 +209,7 @@ def _resolve_classes(
     if unlabelled and not parts[0].index.source:
         return UNLABELLED, [[(0,)]] * len(parts)
     given = parts[0].index.names or _read_class_names(shard_set.root)
-    names = [canonical_name(name) for name in given]
+    names = [canonical_class(name) for name in given]
     train_labels = {
         label
         for part in parts

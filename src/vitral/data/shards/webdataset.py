@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.data.images import IMAGE_EXTENSIONS
-from vitral.data.names import canonical_name, split_names
+from vitral.data.names import canonical_class, split_names
 from vitral.data.shards.index import ShardIndex
 from vitral.data.shards.tar import TarMember, read_contents
 
@@ -152,7 +152,7 @@ def _read_labels(descriptor: int, member: TarMember, extension: str) -> tuple[st
         labels = list(_labels_from_json(text))
     else:
         labels = [label.strip() for label in split_names(text.replace("\n", ";"))]
-    labels = list(dict.fromkeys(canonical_name(label) for label in labels if label))
+    labels = list(dict.fromkeys(canonical_class(label) for label in labels if label))
     if not labels:
         raise _LabelError(f".{extension} is empty")
     if extension == "cls" and not all(

@@ -6,6 +6,7 @@ folder of frames.
 """
 
 import os
+import posixpath
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from vitral.data.dataset import (
 )
 from vitral.data.example import Example
 from vitral.data.images import IMAGE_EXTENSIONS
-from vitral.data.names import canonical_name
+from vitral.data.names import canonical_class, canonical_name
 from vitral.data.order import natural_key
 from vitral.data.video import CLIP_EXTENSIONS, VIDEO_EXTENSIONS, require_av
 from vitral.data.walk import FolderWalk, left_out_line, reason_group
@@ -139,7 +140,7 @@ def _list_folder(scan: FolderScan) -> dict[str, str]:
     """List the paths by split and class; return the split names by folder."""
     splits = split_folders(scan)
     owners = {
-        (f"{folder}/{name}" if folder else name): (split, canonical_name(name))
+        (f"{folder}/{name}" if folder else name): (split, canonical_class(name))
         for folder, split in splits.items()
         for name in scan.folders(folder)
     }
@@ -168,7 +169,14 @@ def _note_unicode_forms(scan: FolderScan, owners: dict[str, tuple[str, str]]) ->
                 f"{len(paths)} folders are one class, {name}: their names differ in "
                 "Unicode form only"
             )
-    other = [path for path, (_, name) in owners.items() if not path.endswith(name)]
+    written = {path: posixpath.basename(path) for path in owners}
+    blank = [path for path, name in written.items() if name != name.strip()]
+    if blank:
+        scan.notes.append(
+            f"{len(blank)} class folder(s) have blanks around their name, such as "
+            f"{blank[0]!r}: their class is the name without them"
+        )
+    other = [path for path, name in written.items() if name != canonical_name(name)]
     if other:
         scan.notes.append(
             f"{len(other)} class folder(s) have a name in another Unicode form than "

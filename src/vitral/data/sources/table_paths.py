@@ -55,7 +55,8 @@ class PathFinder:
         if not isinstance(value, str) or not value.strip():
             noun = "a clip" if kind == "clips" else "an image file"
             raise ColumnError("path", f"it is empty; name {noun} or remove the row")
-        written = value.strip()
+        is_whole = value != value.strip() and self._existing(value) == value
+        written = value if is_whole else value.strip()
         if not is_storable(written):
             raise ColumnError(
                 "path", f"{written!r} is not UTF-8; rename the file, or remove the row"

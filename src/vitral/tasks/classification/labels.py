@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vitral.data import Dataset
-from vitral.data.names import canonical_name
+from vitral.data.names import canonical_class
 from vitral.errors import DataError, WeightsError
 from vitral.json_file import shorten
 from vitral.tasks.labels import Labels
@@ -69,8 +69,8 @@ def match_classes(labels: Labels, dataset: Dataset) -> Dataset:
         DataError: the data has a class that the model does not know.
     """
     # Models of earlier versions keep the Unicode form that their folders had.
-    places = {canonical_name(name): at for at, name in enumerate(labels.names)}
-    unknown = [name for name in dataset.classes if canonical_name(name) not in places]
+    places = {canonical_class(name): at for at, name in enumerate(labels.names)}
+    unknown = [name for name in dataset.classes if canonical_class(name) not in places]
     if unknown:
         raise DataError(
             f"The data has the class {unknown[0]}, which the model does not know: it "
@@ -78,7 +78,7 @@ def match_classes(labels: Labels, dataset: Dataset) -> Dataset:
         )
     if dataset.classes == labels.names:
         return dataset
-    new_indices = [places[canonical_name(name)] for name in dataset.classes]
+    new_indices = [places[canonical_class(name)] for name in dataset.classes]
 
     def remap(indices: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(new_indices[index] for index in indices)
