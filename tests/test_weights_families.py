@@ -17,7 +17,7 @@ from helpers import TINY
 from test_weights_json import edit, timm_folder
 from vitral.cli import main
 from vitral.data import Preprocess
-from vitral.errors import WeightsError
+from vitral.errors import ConfigError, WeightsError
 from vitral.models import ViT, ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.files import TensorFile, TensorInfo
@@ -116,7 +116,7 @@ def test_names_of_a_vit_with_more_parts_name_the_family(tmp_path):
     model = timm.create_model(name, num_classes=3, **sizes)
     folder = write(tmp_path / "m", {"architecture": name}, model)
     with pytest.raises(WeightsError, match=f"norm_pre.*config.json .* timm's {name}"):
-        vt.load(folder, num_heads=3)
+        vt.load(folder)
     (folder / "config.json").write_text("{}")
     with pytest.raises(
         WeightsError, match=r"By its tensors it may be a vision encoder"
@@ -156,3 +156,43 @@ def test_a_refusal_that_has_the_name_is_left_alone(tmp_path):
     with pytest.raises(WeightsError, match=name) as caught:
         vt.load(tmp_path)
     assert str(caught.value).count(name) == 1
+
+
+@pytest.mark.parametrize("layout", ["native", "timm", "huggingface", "google", "dino"])
+def test_heads_that_the_file_says_cannot_be_contradicted(layout, tmp_path):
+    """Another number of heads is another function: it loaded without a word."""
+    sizes = {**TINY, "image_size": (48, 48), "num_heads": 3, "num_classes": 3}
+    vt.save(
+        tmp_path / "whole", ViT(ViTConfig(**sizes)), Preprocess(image_size=(48, 48))
+    )
+    place = tmp_path / "written"
+    if layout == "google":
+        place = tmp_path / "written.npz"
+    if layout == "dino":
+        place = tmp_path / "written.safetensors"
+        sizes |= {"num_classes": 0, "mlp_dim": 96}
+        vt.save(
+            tmp_path / "bare", ViT(ViTConfig(**sizes)), Preprocess(image_size=(48, 48))
+        )
+        vt.convert(tmp_path / "bare", place, layout)
+    else:
+        vt.convert(tmp_path / "whole", place, layout)
+    assert vt.load(place, num_heads=3).model.config.num_heads == 3
+    with pytest.raises(ConfigError, match=r"`num_heads=6` is not that of .* says 3"):
+        vt.load(place, num_heads=6)
+
+
+def test_a_grid_that_config_json_says_cannot_be_contradicted(tmp_path):
+    """A transposed grid has as many patches."""
+    config = transformers.ViTConfig(
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=3,
+        intermediate_size=40,
+        image_size=[48, 80],
+        patch_size=16,
+    )
+    transformers.ViTModel(config).save_pretrained(tmp_path)
+    assert vt.load(tmp_path, grid=(3, 5)).model.config.image_hw == (48, 80)
+    with pytest.raises(ConfigError, match=r"`grid` 5 x 3 is not that .* says 3 x 5"):
+        vt.load(tmp_path, grid=(5, 3))

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from vitral.data import Preprocess
-from vitral.errors import WeightsError
+from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid
 from vitral.models import SIZES, ModelConfig
 from vitral.weights.files import TensorFile
@@ -162,6 +162,16 @@ class LayoutInput:
             declared: the grid of a file next to the tensors; the caller's comes first.
         """
         likely, *others = prefixes
+        if (
+            declared is not None
+            and self.grid not in (None, declared)
+            and any(rows - it == math.prod(declared) for it in (likely, *others))
+        ):
+            assert self.grid is not None
+            raise ConfigError(
+                f"`grid` {self.grid[0]} x {self.grid[1]} is not that of {self.path}, "
+                f"whose config.json says {declared[0]} x {declared[1]}. Leave it out."
+            )
         given = self.grid or declared
         for prefix in (likely, *others):
             if given is not None and rows - prefix == math.prod(given):
@@ -184,6 +194,19 @@ class LayoutInput:
             f"prefix tokens and a grid of patches that {expected}. Give the grid that "
             "the model was trained on, as (rows, columns)."
         )
+
+    def choose_num_heads(self, declared: int | None) -> int | None:
+        """Return the heads of a file next to the tensors, else the caller's.
+
+        Raises:
+            ConfigError: the caller says another number.
+        """
+        if declared and self.num_heads and declared != self.num_heads:
+            raise ConfigError(
+                f"`num_heads={self.num_heads}` is not that of {self.path}, whose "
+                f"config.json says {declared}. Leave it out."
+            )
+        return declared or self.num_heads
 
     def infer_num_heads(self, width: int, depth: int, mlp_dim: int) -> int:
         """Infer the heads of a model of these sizes, which no shape tells."""
@@ -226,12 +249,10 @@ class LayoutInput:
         """
         width, chans, *patch = self.shape(stem, 4)
         depth = self.count_blocks(blocks)
-        given = self.grid
-        if given is None and declared is not None:
-            given = patches_of(declared, patch)
+        given = None if declared is None else patches_of(declared, patch)
         rows = self.shape(table, 3)[1]
         grid = self.infer_positions(table, rows, (prefix,), given)
-        heads = self.num_heads or heads
+        heads = self.choose_num_heads(heads)
         return {
             "image_size": (grid.rows * patch[0], grid.columns * patch[1]),
             "patch_size": tuple(patch),

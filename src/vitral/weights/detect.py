@@ -41,8 +41,9 @@ def read_layout(layout: Layout, opened: LayoutInput) -> WeightsSource:
     try:
         source = layout.read(opened)
     except ConfigError as error:
-        # Heads may be the caller's; other settings are the file's.
-        if layout is available_layouts()["native"] or opened.num_heads is not None:
+        # Heads and grid may be the caller's; other settings are the file's.
+        is_native = layout is available_layouts()["native"]
+        if is_native or opened.num_heads is not None or opened.grid is not None:
             raise
         raise WeightsError(
             f"{opened.path}, or a JSON file beside it, has settings that no model has: "
@@ -108,6 +109,12 @@ def open_weights(
         grid=grid or file_metadata.read_grid(tensors),
         num_heads=num_heads or file_metadata.read_count(tensors, file_metadata.HEADS),
     )
+    own = file_metadata.read_count(tensors, file_metadata.HEADS)
+    if own and num_heads not in (None, own):
+        raise ConfigError(
+            f"`num_heads={num_heads}` is not that of {file}, whose metadata says "
+            f"{own}. Leave it out."
+        )
     return unwrap(opened, lambda it: _find_layout(it) is not None)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import vitral.models
 from vitral.data import Preprocess
-from vitral.errors import WeightsError
+from vitral.errors import ConfigError, WeightsError
 from vitral.layers import Grid, resize
 from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
 from vitral.models.meta_init import meta_init
@@ -81,6 +81,12 @@ def read(
     layout = detect_layout(opened)
     with naming_the_family(opened):
         source = read_layout(layout, opened)
+        known = getattr(source.config, "num_heads", num_heads)
+        if num_heads is not None and known != num_heads:
+            raise ConfigError(
+                f"`num_heads={num_heads}` is not that of {opened.path}, which says "
+                f"{known} itself. Leave it out."
+            )
         check(source)
     source = zoo.apply_record(found, source)
     return with_settings(source, settings) if settings else source

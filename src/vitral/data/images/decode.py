@@ -190,8 +190,8 @@ def lab_to_srgb(image: Image.Image) -> Image.Image:
     try:
         from PIL import ImageCms
 
-        profiles = [ImageCms.createProfile(name) for name in ("LAB", "sRGB")]
-        converted = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     except ImportError as error:
         raise ImageError("CIELAB colours need a Pillow with LittleCMS") from error
     assert converted is not None

@@ -95,6 +95,11 @@ BY_TENSORS: tuple[tuple[str, str], ...] = (
     ("a language model", r"lm_head\.|embed_tokens\.|word_embeddings\."),
 )
 """Family, and what one of its tensors is called; the first that applies counts."""
+HAS_NAMES = (
+    r"(vit|deit3?)_[a-z]+\d*(_distilled)?_patch\d+(_reg\d+)?(_dinov2|_siglip)?(_\d+)?"
+    r"|(vit|deit|dinov2|dinov2_with_registers|vit_mae|vit_msn|bit|timesformer)"
+)
+"""Architectures of timm and model types of Hugging Face that load."""
 READABLE = ("a vit-pytorch variant",)
 """Families of `BY_TENSORS` of which vitral reads some models."""
 ATTENTION = r"attn\.|attention\.(?!fc)|qkv|q_proj|to_q|mixer"
@@ -147,23 +152,24 @@ def unknown_family(opened: LayoutInput) -> WeightsError:
 def naming_the_family(opened: LayoutInput) -> Iterator[None]:
     """Add the name of the family to a refusal that has it not.
 
-    Only where a tensor is of a family that vitral does not have: a damaged file of a
-    model that it has is no other model.
+    Not of a model that vitral has: a damaged file of it is no other model. Where
+    config.json names none, a tensor must be of a family that vitral does not have.
     """
     try:
         yield
     except WeightsError as error:
-        foreign = _family_of_tensors(list(islice(opened.file.names(), MOST_NAMES)))
-        if foreign in ("", *READABLE):
-            raise
         family = find_family(opened)
         name = family.removeprefix("timm's ").removeprefix("Hugging Face's ")
-        if not family or name.split(" (")[0] in str(error):
+        name = name.split(" (")[0]
+        is_named = name != family
+        foreign = _family_of_tensors(list(islice(opened.file.names(), MOST_NAMES)))
+        if is_named and re.fullmatch(HAS_NAMES, name) and not foreign:
             raise
-        known = "architecture" in opened.config_json or "model_type" in (
-            opened.config_json
-        )
-        says = "config.json says that it is" if known else "By its tensors it may be"
+        if not is_named and foreign in ("", *READABLE):
+            raise
+        if name in str(error):
+            raise
+        says = "config.json says that it is" if is_named else "By its tensors it may be"
         raise WeightsError(f"{error} {says} {_with_article(family)}.") from error
 
 

@@ -198,7 +198,7 @@ def _infer_num_heads(
         if (size["embed_dim"], size["inner_dim"]) == (width, inner)
     ]
     size = named[0] if named else {"num_heads": width // 64, "inner_num_heads": 4}
-    heads = opened.num_heads or arguments.get("num_heads_outer")
+    heads = opened.choose_num_heads(arguments.get("num_heads_outer"))
     inner_heads = file_metadata.read_count(opened.file, file_metadata.INNER_HEADS)
     inner_heads = inner_heads or arguments.get("num_heads_inner")
     if (not heads or not inner_heads) and not named:

@@ -119,7 +119,7 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
         "hidden": fc1,
     }
     settings.check_arguments(opened, given, actual)
-    heads = opened.num_heads or given.get("num_heads")
+    heads = opened.choose_num_heads(given.get("num_heads"))
     fields: dict[str, Any] = {}
     if distilled:
         # Without classes timm's model has no tensor of either head, and uses both.
