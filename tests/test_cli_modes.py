@@ -193,3 +193,14 @@ def test_a_number_has_no_list_to_cut(
     words = [str(tmp_path / "model"), str(tmp_path / "one.jpg")]
     assert main(["predict", *words, "--top", "3"]) == 2
     assert "`--top` does nothing: a model of regression" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["serve", "predict", "eval", "export", "inspect"])
+@pytest.mark.parametrize("offline", [[], ["--offline"]], ids=["", "offline"])
+def test_a_flag_of_all_verbs_breaks_none(
+    verb: str, offline: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--offline` reached the settings of the server, which have no such field."""
+    words = {"inspect": ["x", "--out", "y"]}.get(verb, ["x"])
+    assert main([verb, "nowhere", *words[: verb != "serve" and 9], *offline]) in (2, 4)
+    assert "unexpected" not in capsys.readouterr().err

@@ -68,7 +68,7 @@ def test_planted_faults_are_found(root, workers):
     ]
     assert set(audit.notes) == {
         "EXIF orientation applied: 2 file(s)",
-        "16-bit grey scaled to 8 bits: 1 file(s)",
+        "16-bit grey scaled to 8 bits for a picture: 1 file(s)",
         "1 of 64 files hold more than 8 bits: each is scaled by the range of its "
         "type, since one range does not fit both kinds",
         "1 image(s) are in more than one split with equal pixels, such as "

@@ -69,7 +69,7 @@ def test_16_bit_ramp_is_scaled_not_clipped():
     ramp = ramp.astype(np.uint16)
     for file_format in ("PNG", "TIFF"):
         decoded = decode(encode(Image.fromarray(ramp), file_format))
-        assert decoded.notes == ("16-bit grey scaled to 8 bits",)
+        assert decoded.notes == ("16-bit grey scaled to 8 bits for a picture",)
         values = np.asarray(decoded.image)[..., 0]
         assert np.abs(values / 255 - ramp / 65535).max() <= 0.5 / 255 + 1e-9
         # Pillow's own conversion is the control: nearly everything white.
@@ -80,11 +80,11 @@ def test_16_bit_ramp_is_scaled_not_clipped():
 @pytest.mark.parametrize(
     ("values", "expected", "note"),
     [
-        ([[0.0, 0.5, 1.0]], [0, 128, 255], "float grey scaled from 0..1"),
+        ([[0.0, 0.5, 1.0]], [0, 128, 255], "float grey scaled from 0..1 for a picture"),
         (
             [[-10.0, 0.0, 40.0]],
             [0, 51, 255],
-            "float grey scaled from its own minimum..maximum",
+            "float grey scaled from its own minimum..maximum for a picture",
         ),
         ([[7.0, 7.0, 7.0]], [0, 0, 0], "float grey scaled from its own minimum"),
     ],

@@ -37,6 +37,7 @@ def make_parser() -> Parser:
 def run(argv: list[str]) -> None:
     """Listen until a signal."""
     settings = vars(make_parser().parse(argv))
+    settings.pop("offline")  # `main` has taken it
     settings["token"] = settings["token"] or os.environ.get("VITRAL_TOKEN", "")
     validate_merge(settings["merge"], settings["merge_schedule"])
     serve(Settings(**settings))

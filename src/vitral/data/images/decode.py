@@ -268,18 +268,22 @@ def _scale_to_uint8(image: Image.Image) -> DecodedImage:
     if image.mode.startswith("I;16"):
         bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE_TAG, (16,))
         low, high = 0.0, 4095.0 if bits == (12,) else 65535.0
-        note = "16-bit grey scaled to 8 bits"
+        note = "16-bit grey scaled to 8 bits for a picture"
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0:
             # Pillow inverts such files of 8 bits, and leaves those of 16 as they are.
             values = (int(high) - values.astype(np.int32)).astype(np.uint16)
-            note = "16-bit grey with 0 for white inverted and scaled to 8 bits"
+            note = "16-bit grey with 0 for white inverted and scaled to 8 bits for a picture"
     elif image.mode == "F" and low >= 0 and high <= 1:
-        low, high, note = 0.0, 1.0, "float grey scaled from 0..1"
+        low, high, note = 0.0, 1.0, "float grey scaled from 0..1 for a picture"
     elif image.mode == "I" and low >= 0 and high <= 65535:
-        low, high, note = 0.0, 65535.0, "integer grey scaled from 0..65535"
+        low, high, note = (
+            0.0,
+            65535.0,
+            "integer grey scaled from 0..65535 for a picture",
+        )
     else:
         dtype = "float" if image.mode == "F" else "integer"
-        note = f"{dtype} grey scaled from its own minimum..maximum"
+        note = f"{dtype} grey scaled from its own minimum..maximum for a picture"
     gray = Image.fromarray(scale_to_uint8(values, (low, high))[..., 0])
     raster = Raster(values=values, container=(low, high))
     picture = attach_raster(gray.convert("RGB"), raster)
