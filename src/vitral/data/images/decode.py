@@ -272,7 +272,7 @@ def _scale_to_uint8(image: Image.Image) -> DecodedImage:
         if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC_TAG) == 0:
             # Pillow inverts such files of 8 bits, and leaves those of 16 as they are.
             values = (int(high) - values.astype(np.int32)).astype(np.uint16)
-            note = "16-bit grey with 0 for white inverted and scaled to 8 bits for a picture"
+            note = "16-bit grey, 0 is white: inverted, scaled to 8 bits for a picture"
     elif image.mode == "F" and low >= 0 and high <= 1:
         low, high, note = 0.0, 1.0, "float grey scaled from 0..1 for a picture"
     elif image.mode == "I" and low >= 0 and high <= 65535:
