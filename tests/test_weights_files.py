@@ -370,3 +370,26 @@ def test_a_file_that_cannot_be_written(tmp_path):
     with pytest.raises(WeightsError, match="cannot be written"):
         write_npz(tmp_path / "w", {"w": np.array([object()])})
     same(read_all(open_file(tmp_path / "w")), {"w": torch.ones(1)})
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".bin"])
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\nsize 9\n",
+            "a pointer of Git LFS",
+        ),
+        (b"\n<!DOCTYPE html><html>404</html>", "a web page in the place"),
+        (b"<html><body>Sign in</body></html>", "a web page in the place"),
+        (b"GGUF" + bytes(60), "a GGUF file"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(60), "an HDF5 file, as Keras writes"),
+    ],
+)
+def test_what_is_often_given_in_place_of_weights_is_named(
+    content, sentence, suffix, tmp_path
+):
+    file = tmp_path / f"model{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match=sentence):
+        open_file(file)

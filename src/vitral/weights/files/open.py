@@ -48,6 +48,24 @@ def _open(path: Path) -> TensorFile:
     return _open_by_content(path, head)
 
 
+FOREIGN = (
+    (
+        b"version https://git-lfs",
+        "a pointer of Git LFS in the place of the weights. Fetch them with `git lfs "
+        "pull`, or from the page of the repository",
+    ),
+    (b"<!doctype", "a web page in the place of the weights. Fetch the file itself"),
+    (b"<html", "a web page in the place of the weights. Fetch the file itself"),
+    (b"GGUF", "a GGUF file, of llama.cpp, which is not opened. Give a .safetensors"),
+    (
+        b"\x89HDF",
+        "an HDF5 file, as Keras writes, which is not opened. Give a .safetensors, an "
+        ".npz or a checkpoint of torch.save",
+    ),
+)
+"""First bytes of files that are often given, and what they are."""
+
+
 def _open_by_content(path: Path, head: bytes) -> TensorFile:
     suffix = path.suffix.lower()
     if head[:4] in (b"PK\3\4", b"PK\5\6"):
@@ -60,6 +78,9 @@ def _open_by_content(path: Path, head: bytes) -> TensorFile:
             f"{printable_path(path)} is {description}, which is not opened. Unpack it "
             "and give the file of weights that is in it."
         )
+    for start, description in FOREIGN:
+        if head.lstrip()[: len(start)].lower() == start.lower():
+            raise WeightsError(f"{printable_path(path)} is {description}.")
     if head[8:9] == b"{" and head[5:8] == b"\0\0\0":
         return SafetensorsFile(path)
     pickled = head[:1] == b"\x80" and head[1:2] and head[1] in PROTOCOLS
