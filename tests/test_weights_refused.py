@@ -609,7 +609,7 @@ def test_other_wrappings(folder):
     assert "names os.system" in refusal(path)
     other = folder / "w.weights"
     other.write_bytes(b"<!DOCTYPE html><html>")
-    assert "a page saved in its place" in refusal(other)
+    assert "a web page in the place" in refusal(other)
     assert "No weights at" in refusal(folder / "none.pth")
     assert "No weights at" in refusal(folder)
 
