@@ -300,3 +300,19 @@ def test_blanks_around_a_name_make_no_other_class(tmp_path):
         e.id: (e.split, e.label) for e in dataset.examples
     }
     assert again.decode(again.examples[0]).image.size == (4, 4)
+
+
+def test_classes_that_differ_in_case_only_are_noted(tmp_path):
+    """They stay two: a disk and a table may mean both."""
+    for folder in ("Cat", "cat", "dog"):
+        (tmp_path / folder).mkdir()
+        for number in range(6):
+            color = (number, len(folder), ord(folder[0]))
+            Image.new("RGB", (4, 4), color).save(tmp_path / folder / f"{number}.png")
+    dataset = data.open(tmp_path)
+    assert dataset.classes == ("Cat", "cat", "dog")
+    notes = [note for note in dataset.notes if "lower case only" in note]
+    assert notes == [
+        "classes differ in upper and lower case only: Cat and cat; merge them if they "
+        "are one"
+    ]

@@ -148,7 +148,7 @@ def apply(
 
 
 def _gap_notes(dataset: Dataset, val: int | float, test: int | float) -> list[str]:
-    """Describe empty splits, missing classes and groups in several splits."""
+    """Describe empty splits, missing or similar classes, and divided groups."""
     counts = dataset.counts()
     if "train" not in counts:
         raise DataError(
@@ -170,6 +170,15 @@ def _gap_notes(dataset: Dataset, val: int | float, test: int | float) -> list[st
         missing = [name for name, count in per_class.items() if not count]
         if missing:
             notes.append(f"{split} has no example of {shorten_names(missing)}")
+    near: dict[str, list[str]] = {}
+    for name in dataset.classes:
+        near.setdefault(name.casefold(), []).append(name)
+    alike = [" and ".join(names) for names in near.values() if len(names) > 1]
+    if alike:
+        notes.append(
+            f"classes differ in upper and lower case only: {shorten_names(alike)}; "
+            "merge them if they are one"
+        )
     # Only splits that the data set names can divide a group.
     pairs = {(item.group, item.split) for item in dataset.examples if item.group}
     splits_per_group = Counter(group for group, _ in pairs)
