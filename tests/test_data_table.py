@@ -470,3 +470,15 @@ def test_shares_are_smoothed_over_all_classes():
     again = smooth.smooth(0.5, 4)
     again.write_to(row)
     assert row == pytest.approx([0.1375, 0.5875, 0.1375, 0.1375])
+
+
+def test_all_rows_that_come_twice_are_named_at_once(root):
+    rows = ["path,label", "a.png,x", "b.png,y", "a.png,x", "d.png,x", "b.png,x"]
+    with pytest.raises(DataError) as caught:
+        read_table(write(root, "\n".join(rows) + "\n"))
+    said = str(caught.value)
+    assert "2 rows name a file again: labels.csv line 4, column 'path': 'a.png'" in said
+    assert "labels.csv line 6, column 'path': 'b.png' is already in line 3" in said
+    many = "path,label\n" + "a.png,x\nb.png,y\n" * 9
+    with pytest.raises(DataError, match="16 rows name a file again, the first ten: "):
+        read_table(write(root, many))

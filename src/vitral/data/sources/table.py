@@ -139,6 +139,7 @@ def _read_rows(
     rows: list[_TableRow] = []
     seen: dict[str, str] = {}
     missing: list[tuple[str, MissingFileError]] = []
+    repeated: list[str] = []
     for table in table_files(source):
         raw_rows = list(table.rows(wanted.required))
         if wanted.marks_labels:
@@ -152,20 +153,22 @@ def _read_rows(
             where = f"{table.name} line {line}"
             try:
                 row = _parse_row(finder, line, table.place(values), wanted, kind)
-                if row.id in seen:
-                    raise ColumnError(
-                        "path", f"{row.id!r} is already in {seen[row.id]}; keep one"
-                    )
             except MissingFileError as fault:
                 missing.append((where, fault))
                 continue
             except ColumnError as fault:
                 raise DataError(f"{where}, column {fault.column!r}: {fault}.") from None
+            if row.id in seen:
+                repeated.append(
+                    f"{where}, column 'path': {row.id!r} is already in {seen[row.id]}"
+                )
+                continue
             # The first row decides for the others.
             kind = "clips" if is_clip_path(root / row.path) else "images"
             seen[row.id] = f"line {line}" if source.is_file() else where
             rows.append(replace(row, where=where))
     _require_files(source, missing, len(rows))
+    _require_once(source, repeated)
     return rows, notes + finder.notes()
 
 
@@ -186,6 +189,18 @@ def _require_files(
         f"{', the first ten' if len(missing) > 10 else ''}: {listed}. Correct the "
         "paths, which are relative to the table's folder, or remove the rows."
     )
+
+
+def _require_once(source: Path, repeated: list[str]) -> None:
+    """Refuse a table that names files twice, and list the rows."""
+    if len(repeated) == 1:
+        raise DataError(f"{repeated[0]}; keep one.")
+    if repeated:
+        first = ", the first ten" if len(repeated) > 10 else ""
+        raise DataError(
+            f"{source}: {len(repeated)} rows name a file again{first}: "
+            f"{'; '.join(repeated[:10])}. Keep one of each."
+        )
 
 
 def _require_labels(rows: list[_TableRow]) -> None:
