@@ -112,14 +112,14 @@ def test_an_architecture_is_named_with_its_program(tmp_path):
 
 def test_names_of_a_vit_with_more_parts_name_the_family(tmp_path):
     sizes = {"depth": 1, "embed_dim": 24, "num_heads": 3, "img_size": 32}
-    name = "vit_base_patch16_clip_224"
+    name = "vit_relpos_base_patch16_224"
     model = timm.create_model(name, num_classes=3, **sizes)
     folder = write(tmp_path / "m", {"architecture": name}, model)
-    with pytest.raises(WeightsError, match=f"norm_pre.*config.json .* timm's {name}"):
+    with pytest.raises(WeightsError, match=f"rel_pos.*config.json .* timm's {name}"):
         vt.load(folder)
     (folder / "config.json").write_text("{}")
     with pytest.raises(
-        WeightsError, match=r"By its tensors it may be a vision encoder"
+        WeightsError, match=r"By its tensors it may be a ViT with relative"
     ):
         vt.load(folder, num_heads=3)
 

@@ -543,7 +543,7 @@ DINO_LIKE = {"init_values": 1.0, "num_classes": 0}
     [
         ({"position": "learned_2d"}, "its positions are learned"),
         ({"position_at": "every_layer"}, "added at the stem"),
-        ({"class_token": False, "global_pool": "avg"}, "have a class token"),
+        ({"no_embed_class": True}, "have a class token"),
         ({"no_embed_class": True}, "with a position of its own"),
         ({"global_pool": "avg"}, "look at the class token"),
         ({"global_pool": "map"}, "look at the class token"),

@@ -164,7 +164,7 @@ def test_every_field_of_hugging_faces_files_is_checked(tmp_path, name):
     [
         ("act_layer", "relu"),
         ("act_layer", "silu"),
-        ("act_layer", "quick_gelu"),
+        ("act_layer", "hard_swish"),
         ("global_pool", "max"),
         ("global_pool", "avgmax"),
         ("norm_layer", "rmsnorm"),

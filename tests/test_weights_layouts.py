@@ -96,6 +96,11 @@ MODELS: dict[str, ModelConfig] = {
         init_values=0.1,
         global_pool="token_avg",
     ),
+    "CLIP without projection": ViTConfig(
+        **{**TINY, "image_size": 32, "patch_size": 16, "num_classes": 0},
+        norm_pre=True,
+        norm_eps=1e-5,
+    ),
     "DeiT": DeiTConfig(**TINY),
     "DeiT with one head": DeiTConfig(**TINY, distillation_head=False),
     "hybrid": HybridConfig(**TINY, units=(1, 2), stem_width=32),

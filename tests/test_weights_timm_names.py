@@ -4,9 +4,11 @@ import pytest
 import timm
 import torch
 
+import vitral.models
 from memory_file import MemoryFile
-from vitral.errors import WeightsError
+from vitral.errors import ConfigError, WeightsError
 from vitral.models import ViTConfig
+from vitral.models.meta_init import meta_init
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.layouts.timm import layout as layout
 from vitral.weights.mismatch import find_mismatches
@@ -73,3 +75,40 @@ def test_other_functions_under_the_same_names_are_refused(name, reason):
     _, file = opened(name)
     with pytest.raises(WeightsError, match=reason):
         layout.read(file)
+
+
+def understood() -> list[str]:
+    """Names of timm's that `vt.create` takes."""
+    names = []
+    for name in timm.list_models():
+        try:
+            vitral.models.get_config(name)
+        except ConfigError:
+            continue
+        names.append(name)
+    return names
+
+
+@pytest.mark.parametrize("name", understood())
+def test_a_name_of_timms_is_a_model_of_as_many_parameters(name):
+    """`vit_giant_patch14_dinov2` was the giant of 2106.04560: 1,013 M for 1,136 M."""
+    config = vitral.models.get_config(name, {"num_classes": 1000})
+    with torch.device("meta"):
+        theirs = timm.create_model(name, num_classes=1000)
+    with meta_init():
+        ours = vitral.models.build_model(config)
+    count = sum(parameter.numel() for parameter in theirs.parameters())
+    assert vitral.models.count_parameters(ours) == count
+
+
+def test_names_of_variants_are_understood():
+    found = understood()
+    assert len(found) >= 78
+    for name in (
+        "vit_giant_patch14_dinov2",
+        "vit_giant_patch14_reg4_dinov2",
+        "vit_base_patch32_clip_224",
+        "vit_large_patch14_clip_quickgelu_336",
+        "vit_gigantic_patch14_clip_224",
+    ):
+        assert name in found

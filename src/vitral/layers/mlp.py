@@ -8,12 +8,21 @@ from torch import Tensor, nn
 
 from vitral.layers.init import xavier_uniform_
 
-Activation = Literal["gelu_tanh", "gelu"]
+Activation = Literal["gelu_tanh", "gelu", "quick_gelu"]
 MlpKind = Literal["plain", "swiglu"]
 
 
-def activation(name: Activation) -> nn.GELU:
+class QuickGELU(nn.Module):
+    """x * sigmoid(1.702 x), OpenAI's approximation of GELU."""
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return x * (1.702 * x).sigmoid()
+
+
+def activation(name: Activation) -> nn.Module:
     """Build the activation; `gelu_tanh` is the official code's, `gelu` that of timm."""
+    if name == "quick_gelu":
+        return QuickGELU()
     return nn.GELU(approximate="tanh" if name == "gelu_tanh" else "none")
 
 

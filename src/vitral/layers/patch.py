@@ -36,6 +36,7 @@ class PatchEmbed(nn.Module):
     Args:
         norm_eps: epsilon of two LayerNorms, on the pixels of each patch (channel
             slowest) and on its embedding; None for no such norms.
+        bias: bias of the map.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class PatchEmbed(nn.Module):
         in_chans: int,
         embed_dim: int,
         norm_eps: float | None = None,
+        *,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
@@ -52,10 +55,10 @@ class PatchEmbed(nn.Module):
             self.pixel_norm = nn.LayerNorm(pixels, eps=norm_eps)
             self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
         self.has_norms = norm_eps is not None
-        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size, bias=bias)
         lecun_normal_(self.proj.weight, fan_in=math.prod(patch_size) * in_chans)
-        assert self.proj.bias is not None
-        nn.init.zeros_(self.proj.bias)
+        if self.proj.bias is not None:
+            nn.init.zeros_(self.proj.bias)
 
     def forward(
         self, image: Float[Tensor, "batch channels height width"]

@@ -60,6 +60,11 @@ class HybridConfig(BackboneConfig, ViTConfig):
             f" for `units={self.units}`: got {self.patch_size}.",
         )
         require(
+            not self.norm_pre,
+            "`norm_pre` is of CLIP's tower alone, whose patches are cut from pixels: "
+            "leave it False.",
+        )
+        require(
             not self.patch_norm,
             "`patch_norm` normalises pixels and a hybrid has a ResNet before its "
             "patches: leave it False.",

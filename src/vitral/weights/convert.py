@@ -273,7 +273,9 @@ def _lines(
         if rule.ours in adapted.tensors:
             action = "reshaped"
         for name in rule.theirs:
-            detail = "" if before.theirs == (name,) else f"from {before.theirs[0]}"
+            detail = (
+                "" if before.theirs in ((name,), ()) else f"from {before.theirs[0]}"
+            )
             if len(before.theirs) > 1 and len(rule.theirs) == 1:
                 detail += f" and {len(before.theirs) - 1} more"
             lines.append(LedgerLine(name, action, detail))
@@ -282,6 +284,8 @@ def _lines(
 
 
 def _action(before: TensorMapping, after: TensorMapping) -> Action:
+    if not before.theirs:
+        return "new"
     if len(before.theirs) != len(after.theirs):
         return "joined" if len(before.theirs) > len(after.theirs) else "split"
     if before.action == after.action:

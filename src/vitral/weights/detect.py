@@ -21,7 +21,8 @@ from vitral.weights.layouts import (
 from vitral.weights.wrappers import unwrap
 
 logger = logging.getLogger(__name__)
-FILES, (CONFIG, PROCESSOR) = zoo.TENSORS, zoo.SETTINGS
+OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+FILES, (CONFIG, PROCESSOR) = (*zoo.TENSORS, *OPEN_CLIP), zoo.SETTINGS
 
 
 def detect_layout(opened: LayoutInput) -> Layout:

@@ -313,6 +313,8 @@ def _new_reason(name: str, config: ModelConfig) -> str:
 def _origin(theirs: tuple[str, ...], name: str) -> str:
     if theirs == (name,):
         return ""
+    if not theirs:
+        return "zero: the file's model has none"
     if len(theirs) == 1:
         return f"from {theirs[0]}"
     return f"from {theirs[0]} and {len(theirs) - 1} more"

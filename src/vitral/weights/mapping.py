@@ -61,6 +61,17 @@ def copy_layer(
     return [copy(f"{ours}.{part}", f"{theirs or ours}.{part}") for part in parts]
 
 
+def zeros(ours: str, length: int) -> TensorMapping:
+    """Map a vector that the file has not, because its model adds nothing there."""
+    return TensorMapping(
+        ours=ours,
+        theirs=(),
+        action="new",
+        to_native=lambda foreign: torch.zeros(length),
+        to_foreign=lambda tensor: [],
+    )
+
+
 def transpose(ours: str, theirs: str) -> TensorMapping:
     """Map a matrix that is stored transposed, as Flax does: (in, out)."""
 

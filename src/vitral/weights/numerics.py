@@ -7,11 +7,14 @@ from vitral.layers.mlp import Activation
 from vitral.layers.position import ResizeMethod
 from vitral.models import ViTConfig
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 ACTIVATIONS: dict[Activation, str] = {
     "gelu": "the exact GELU",
     "gelu_tanh": "the tanh form of GELU",
+    "quick_gelu": "QuickGELU",
 }
 RESIZES: dict[ResizeMethod, str] = {
     "official": "the official code's bilinear zoom",
@@ -91,4 +94,17 @@ def imagenet_crop(
         antialias=True,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
+    )
+
+
+def clip_crop(image_size: tuple[int, int]) -> Preprocess:
+    """Return the pre-processing of CLIP: the shorter side resized, the centre cut."""
+    return Preprocess(
+        image_size=image_size,
+        resize="crop",
+        crop_fraction=1.0,
+        interpolation="bicubic",
+        antialias=True,
+        mean=CLIP_MEAN,
+        std=CLIP_STD,
     )

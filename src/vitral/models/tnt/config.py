@@ -64,6 +64,11 @@ class TNTConfig(ViTConfig):
             f"{self.inner_dim} and {self.inner_num_heads}.",
         )
         require(
+            not self.norm_pre,
+            "`norm_pre` is of CLIP's tower alone, and a TNT's words have norms of "
+            "their own: leave it False.",
+        )
+        require(
             not self.patch_norm,
             "`patch_norm` normalises the pixels of a patch, and a TNT makes words of "
             "them first, which it normalises anyway: leave it False.",

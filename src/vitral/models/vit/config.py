@@ -66,11 +66,15 @@ class ViTConfig(ModelConfig):
     init_values: float | None = None
     """LayerScale's first value (arXiv 2103.17239); None for no LayerScale."""
     act: Activation = "gelu_tanh"
-    """`gelu_tanh` as the official code, `gelu` as timm's and Hugging Face's weights."""
+    """`gelu_tanh` as the official code, `gelu` as timm's and Hugging Face's weights,
+    `quick_gelu` as OpenAI's CLIP."""
     norm_eps: float = 1e-6
     """Epsilon of every LayerNorm."""
     patch_norm: bool = False
     """LayerNorm on the pixels of each patch and on its embedding."""
+    norm_pre: bool = False
+    """LayerNorm on the tokens before the first block, and no bias in the patch
+    embedding, as in CLIP (arXiv 2103.00020)."""
     norm_after_pool: bool = False
     """Pool first and normalise the pooled vector (timm's `fc_norm`)."""
     representation_size: int = 0

@@ -23,6 +23,11 @@ TIMM = re.compile(
     rf"(?:vit|deit3?)_({'|'.join(FOREIGN_SIZES)})_patch(\d+)"
     r"(_reg4)?(?:_(\d+)|_(dinov2))?(?:\.[\w.]+)?"
 )
+CLIP = re.compile(
+    rf"vit_({'|'.join(FOREIGN_SIZES)})_patch(\d+)_clip_(quickgelu_)?(\d+)(?:\.[\w.]+)?"
+)
+DINOV2_GIANT = {"embed_dim": 1536, "num_heads": 24, "mlp_dim": 4096, "mlp": "swiglu"}
+"""Settings of DINOv2's giant, which is not that of 2106.04560."""
 HUGGING_FACE = re.compile(
     rf"(?:google|facebook)/(?:dino-vit|vit-?|deit-)({'|'.join(FOREIGN_SIZES)})"
     r"-patch(\d+)(?:-(\d+))?(?:-in21k)?"
@@ -53,10 +58,16 @@ def parse_name(name: str) -> dict[str, Any] | None:
         changes: dict[str, Any] = {"act": "gelu", "image_size": int(pixels or 224)}
         if dinov2:
             changes |= {"image_size": 518, "init_values": 1e-5}
+            changes |= DINOV2_GIANT if size == "giant" else {}
         if name.startswith("deit3"):
             changes |= {"no_embed_class": True, "init_values": 1e-6}
         if registers:
             changes |= {"reg_tokens": 4, "no_embed_class": True}
+        return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
+    if match := CLIP.fullmatch(name):
+        size, patch, quick, pixels = match.groups()
+        changes = {"norm_pre": True, "norm_eps": 1e-5, "image_size": int(pixels)}
+        changes["act"] = "quick_gelu" if quick else "gelu"
         return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
     if match := HUGGING_FACE.fullmatch(name):
         size, patch, pixels = match.groups()

@@ -74,6 +74,8 @@ class ViT(VisionModel):
             self.register_parameter(name, table)
         self.pos_drop = nn.Dropout(config.drop_rate)
         self.patch_drop = PatchDropout(config.patch_drop_rate)
+        before = config.norm_pre
+        self.norm_pre = nn.LayerNorm(dim, config.norm_eps) if before else nn.Identity()
         rates = drop_path_rates(config.drop_path_rate, config.depth)
         self.blocks = nn.ModuleList(self._build_block(config, rate) for rate in rates)
         pooled, after = config.pooled_dim, config.norm_after_pool
@@ -97,6 +99,7 @@ class ViT(VisionModel):
             config.in_chans,
             config.embed_dim,
             norm_eps=config.norm_eps if config.patch_norm else None,
+            bias=not config.norm_pre,
         )
 
     def _build_block(self, config: ViTConfig, drop_path: float) -> nn.Module:
@@ -166,7 +169,7 @@ class ViT(VisionModel):
         positions = self.positions(grid)
         if positions is not None and config.position_at == "stem":
             x = x + positions
-        tokens = Tokens(self.pos_drop(x), *grid, takes_part)
+        tokens = Tokens(self.norm_pre(self.pos_drop(x)), *grid, takes_part)
         keep_indices = self.patch_drop(patches)
         if keep_indices is None:
             return tokens
@@ -279,7 +282,7 @@ class ViT(VisionModel):
     def layer_index(self, name: str) -> int:
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1
-        stem = ("patch_embed", "cls_token", "reg_token", "pos_embed")
+        stem = ("patch_embed", "cls_token", "reg_token", "pos_embed", "norm_pre")
         return 0 if name.startswith(stem) else self.config.depth + 1
 
     def train(self, mode: bool = True) -> "ViT":

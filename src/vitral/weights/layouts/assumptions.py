@@ -19,7 +19,11 @@ POOLS = {
     "token_avg": "class token and mean of the patches are pooled",
     "avg_all": "the mean of class token and patches is pooled",
 }
-ACTIVATIONS = {"gelu": "exact GELU", "gelu_tanh": "GELU by tanh"}
+ACTIVATIONS = {
+    "gelu": "exact GELU",
+    "gelu_tanh": "GELU by tanh",
+    "quick_gelu": "QuickGELU",
+}
 
 
 def with_assumptions(

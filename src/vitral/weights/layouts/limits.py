@@ -55,6 +55,10 @@ HEADS_WIDTH: Limit = (
     lambda it: it.attention_dim != it.embed_dim,
 )
 NO_PATCH_NORM: Limit = ("its patches have no norms", lambda it: it.patch_norm)
+NO_NORM_PRE: Limit = (
+    "its tokens have no norm before the first block",
+    lambda it: it.norm_pre,
+)
 NORM_BEFORE_POOL: Limit = (
     "its final norm comes before pooling",
     lambda it: it.norm_after_pool,

@@ -32,6 +32,7 @@ LIMITS: tuple[limits.Limit, ...] = (
     limits.NO_LAYER_SCALE,
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
+    limits.NO_NORM_PRE,
     limits.NORM_BEFORE_POOL,
     limits.SQUARE_PATCHES,
     ("its images are square", lambda it: it.image_hw[0] != it.image_hw[1]),

@@ -56,6 +56,7 @@ LIMITS: tuple[limits.Limit, ...] = (
     limits.NO_QK_NORM,
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
+    limits.NO_NORM_PRE,
     limits.NORM_BEFORE_POOL,
     limits.SQUARE_TABLES,
 )

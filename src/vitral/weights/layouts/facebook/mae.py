@@ -36,6 +36,7 @@ LIMITS: tuple[limits.Limit, ...] = (
     limits.NO_TANH,
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
+    limits.NO_NORM_PRE,
     (
         "its pre-training files have the final norm before pooling",
         lambda it: it.norm_after_pool,

@@ -53,6 +53,7 @@ STRUCTURE: tuple[limits.Limit, ...] = (
     limits.NO_TANH,
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
+    limits.NO_NORM_PRE,
     limits.NORM_BEFORE_POOL,
     limits.PROJ_BIAS,
 )

@@ -8,6 +8,7 @@ import torch
 from vitral.models import DeiTConfig, ModelConfig, ViTConfig
 from vitral.weights.layouts import limits
 from vitral.weights.layouts.huggingface import preprocessor
+from vitral.weights.layouts.huggingface.fields import ACTIVATION_NAMES
 from vitral.weights.layouts.huggingface.names import model_type, written_prefix
 from vitral.weights.layouts.layout import LayoutOutput, ModelSpec
 from vitral.weights.layouts.problem_type import problem_type_field
@@ -16,6 +17,7 @@ from vitral.weights.numerics import differences
 ARCHITECTURES = {
     "vit": "ViT",
     "deit": "DeiT",
+    "ijepa": "IJepa",
     "dinov2": "Dinov2",
     "dinov2_with_registers": "Dinov2WithRegisters",
 }
@@ -25,18 +27,29 @@ ARCHITECTURES = {
 def unsupported_reason(config: ModelConfig) -> str:
     """Return why transformers' code cannot be this model; empty if it can."""
     dino = isinstance(config, ViTConfig) and config.init_values is not None
+    ijepa = isinstance(config, ViTConfig) and not config.class_token
     pools = "token_avg" if dino and config.num_classes else "token"
     reasons: tuple[limits.Limit, ...] = (
         limits.VIT_OR_DEIT,
         limits.LEARNED_AT_STEM,
-        limits.CLASS_TOKEN_ROW,
+        (
+            "its models have a class token with a position of its own",
+            lambda it: it.class_token and it.no_embed_class,
+        ),
+        (
+            "its models without a class token are I-JEPA's, which take the mean of "
+            "the patches and have neither LayerScale nor a tanh layer",
+            lambda it: (
+                ijepa and (it.global_pool != "avg" or dino or it.representation_size)
+            ),
+        ),
         (
             "its DINOv2 with a head pools class token and patches side by side",
             lambda it: pools == "token_avg" != it.global_pool,
         ),
         (
             "its models look at the class token",
-            lambda it: pools == "token" != it.global_pool,
+            lambda it: not ijepa and pools == "token" != it.global_pool,
         ),
         (
             "its registers come with LayerScale, as in DINOv2",
@@ -64,6 +77,7 @@ def unsupported_reason(config: ModelConfig) -> str:
         limits.NO_QK_NORM,
         limits.HEADS_WIDTH,
         limits.NO_PATCH_NORM,
+        limits.NO_NORM_PRE,
         limits.NORM_BEFORE_POOL,
         limits.PROJ_BIAS,
     )
@@ -110,7 +124,7 @@ def make_config_json(spec: ModelSpec[ViTConfig]) -> dict[str, Any]:
         "hidden_size": config.embed_dim,
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.num_heads,
-        "hidden_act": "gelu" if config.act == "gelu" else "gelu_pytorch_tanh",
+        "hidden_act": ACTIVATION_NAMES[config.act],
         "layer_norm_eps": config.norm_eps,
         "image_size": _one_or_two(config.image_hw),
         "patch_size": _one_or_two(config.patch_hw),

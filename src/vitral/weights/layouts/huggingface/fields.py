@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vitral.layers import Activation
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.layouts import json_fields
 from vitral.weights.layouts.json_fields import (
@@ -24,6 +25,12 @@ from vitral.weights.layouts.json_fields import (
     optional,
 )
 
+ACTIVATION_NAMES: dict[Activation, str] = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "quick_gelu": "quick_gelu",
+}
+"""Written values of `hidden_act`."""
 CONFIG: dict[str, Kind] = {
     "model_type": TEXT,
     "architectures": optional(TEXTS),

@@ -14,7 +14,7 @@ from vitral.weights.mapping import TensorMapping, concat, copy, copy_layer
 Generation = Literal["hub", "memory"]
 
 STEM = "embeddings.patch_embeddings.projection.weight"
-PREFIXES = ("", "vit.", "deit.", "dinov2.", "dinov2_with_registers.")
+PREFIXES = ("", "vit.", "deit.", "ijepa.", "dinov2.", "dinov2_with_registers.")
 """Prefixes of the names: none for a bare model, its type under a head."""
 
 
@@ -45,9 +45,10 @@ def mappings(
     name_prefix = written_prefix(config) if prefix is None else prefix
     rules = [
         *copy_layer("patch_embed.proj", f"{name_prefix}{STEM.removesuffix('.weight')}"),
-        copy("cls_token", f"{name_prefix}embeddings.cls_token"),
         copy("pos_embed", f"{name_prefix}embeddings.position_embeddings"),
     ]
+    if config.class_token:
+        rules.append(copy("cls_token", f"{name_prefix}embeddings.cls_token"))
     if isinstance(config, DeiTConfig):
         rules.append(copy("dist_token", f"{name_prefix}embeddings.distillation_token"))
     if config.reg_tokens:
@@ -72,6 +73,8 @@ def model_type(config: ModelConfig) -> str:
         return "deit"
     if isinstance(config, ViTConfig) and config.init_values is not None:
         return "dinov2_with_registers" if config.reg_tokens else "dinov2"
+    if isinstance(config, ViTConfig) and not config.class_token:
+        return "ijepa"
     return "vit"
 
 

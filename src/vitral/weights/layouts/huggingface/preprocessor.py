@@ -15,7 +15,13 @@ from vitral.data import Preprocess
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.layouts.huggingface.fields import read_processor
 from vitral.weights.layouts.json_fields import three
-from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD
+from vitral.weights.numerics import (
+    CLIP_MEAN,
+    CLIP_STD,
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+)
 
 FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of the supported filters."""
@@ -33,6 +39,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     "vit": {"size": _square(224), "resample": 2, **HALVES},
     "deit": {**CUT, "size": _square(256), "resample": 3, **IMAGENET},
     "vit_mae": {"size": _square(224), "resample": 3, **IMAGENET},
+    "ijepa": {"size": _square(224), "resample": 3, **IMAGENET},
     "vit_msn": {"size": _square(224), "resample": 2, **IMAGENET},
     "dinov2": {**CUT, "resample": 3, **IMAGENET},
     "bit": {
@@ -40,6 +47,13 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         "crop_size": _square(448),
         "resample": 2,
         **HALVES,
+    },
+    "clip": {
+        "size": {"shortest_edge": 224},
+        "crop_size": _square(224),
+        "resample": 3,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
     },
     "timesformer": {**CUT, "size": {"shortest_edge": 224}, "resample": 2, **KINETICS},
 }

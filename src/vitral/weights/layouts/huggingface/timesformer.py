@@ -15,7 +15,11 @@ from vitral.weights.layouts import limits
 from vitral.weights.layouts.facebook import timesformer
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.config import head_fields, read_classes
-from vitral.weights.layouts.huggingface.fields import check_config, check_sizes
+from vitral.weights.layouts.huggingface.fields import (
+    ACTIVATION_NAMES,
+    check_config,
+    check_sizes,
+)
 from vitral.weights.layouts.huggingface.vit import read_activation
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.problem_type import read_problem_type
@@ -185,7 +189,7 @@ def make_output(spec: ModelSpec[TimeSformerConfig]) -> LayoutOutput:
         "num_hidden_layers": config.depth,
         "num_attention_heads": config.num_heads,
         "intermediate_size": config.mlp_dim,
-        "hidden_act": "gelu" if config.act == "gelu" else "gelu_pytorch_tanh",
+        "hidden_act": ACTIVATION_NAMES[config.act],
         "layer_norm_eps": config.norm_eps,
         "qkv_bias": config.qkv_bias,
         "attention_probs_dropout_prob": 0.0,

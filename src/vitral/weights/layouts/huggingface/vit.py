@@ -1,11 +1,11 @@
 """Hugging Face's layout: config.json, model.safetensors, preprocessor_config.json.
 
-Types vit, deit, dinov2, dinov2_with_registers, vit_msn and vit_mae (its encoder).
+Types vit, deit, dinov2, dinov2_with_registers, vit_msn, ijepa and vit_mae (encoder).
 Missing fields of config.json have transformers' defaults. Written names are those on
 the hub, which every version of transformers loads.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from vitral.errors import WeightsError
 from vitral.layers import Activation
@@ -23,7 +23,15 @@ from vitral.weights.layouts.layout import Layout
 from vitral.weights.layouts.problem_type import read_problem_type
 from vitral.weights.mapping import TensorMapping
 
-TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn")
+TYPES = (
+    "vit",
+    "deit",
+    "dinov2",
+    "dinov2_with_registers",
+    "vit_mae",
+    "vit_msn",
+    "ijepa",
+)
 SMALL_EPS = ("dinov2", "dinov2_with_registers", "vit_msn")
 """Types whose layer norms add 1e-6 where config.json does not say; others 1e-12."""
 ACTIVATIONS: dict[str, Activation] = {
@@ -32,6 +40,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
 }
 DROPPED = {
     r"(\w+\.)?embeddings\.mask_token$": "of the pre-training only",
@@ -93,7 +102,7 @@ def _config(opened: LayoutInput, prefix: str) -> ViTConfig:
         f"{prefix}embeddings.position_embeddings",
         rf"{blocks.replace('.', '[.]')}(\d+)\.",
         opened.shape(f"{blocks}0.{parts.fc2}.weight", 2)[1],
-        prefix=2 if hf_type == "deit" else 1,
+        prefix={"deit": 2, "ijepa": 0}.get(hf_type, 1),
         declared=declared,
         heads=heads,
     )
@@ -122,7 +131,8 @@ def _config(opened: LayoutInput, prefix: str) -> ViTConfig:
         mlp="swiglu" if swiglu else "plain",
         reg_tokens=opened.shape(registers, 3)[1] if registers in file else 0,
         no_embed_reg=registers in file,
-        global_pool="token_avg" if dino and classes else "token",
+        class_token=hf_type != "ijepa",
+        global_pool=_pool(hf_type, classes),
         position_resize=resize_method(hf_type),
         qkv_bias=qkv_bias,
         init_values=float(config_json.get("layerscale_value", 1.0)) if dino else None,
@@ -134,6 +144,12 @@ def _config(opened: LayoutInput, prefix: str) -> ViTConfig:
     )
 
 
+def _pool(hf_type: str, classes: int) -> Literal["token", "avg", "token_avg"]:
+    if hf_type == "ijepa":
+        return "avg"
+    return "token_avg" if hf_type.startswith("dinov2") and classes else "token"
+
+
 def _detect_type(opened: LayoutInput, prefix: str) -> str:
     """Return the type that config.json names, or the one that the tensors show."""
     if hf_type := opened.config_json.get("model_type"):
@@ -142,6 +158,8 @@ def _detect_type(opened: LayoutInput, prefix: str) -> str:
         return "deit"
     if f"{prefix}embeddings.register_tokens" in opened.file:
         return "dinov2_with_registers"
+    if f"{prefix}embeddings.cls_token" not in opened.file:
+        return "ijepa"
     scale = f"{prefix}encoder.layer.0.layer_scale1.lambda1"
     return "dinov2" if scale in opened.file else "vit"
 

@@ -36,6 +36,7 @@ SHARED_LIMITS: tuple[limits.Limit, ...] = (
         lambda it: type(it) is not ViTConfig,
     ),
     ("its patches have norms", lambda it: not it.patch_norm),
+    limits.NO_NORM_PRE,
     ("its queries, keys and values have no bias", lambda it: it.qkv_bias),
     limits.NO_REGISTER_TOKENS,
     limits.NO_LAYER_SCALE,

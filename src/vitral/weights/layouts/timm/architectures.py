@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 HEADS = {
+    "xsmall": 4,
     "tiny": 3,
     "wee": 4,
     "dwee": 4,
@@ -30,6 +31,7 @@ ARCHITECTURES: tuple[tuple[str, dict[str, Any]], ...] = (
         r"|(so400m|giantopt)_patch16_siglip(_gap)?_\d+)",
         {"act_layer": "gelu_tanh"},
     ),
+    (r"vit_.*_clip_(quickgelu_)?\d+", {"pre_norm": True}),
     (r".*_quickgelu_.*", {"act_layer": "quick_gelu"}),
     (
         r"vit_base_patch16_rpn.*",
@@ -39,7 +41,7 @@ ARCHITECTURES: tuple[tuple[str, dict[str, Any]], ...] = (
         r"vit_giant_patch14_(reg\d_)?(dinov2|tipsv2)",
         {"mlp_layer": "SwiGLUPacked", "num_heads": 24},
     ),
-    (r"vit_base_patch\d+_plus_\d+", {"num_heads": 14}),
+    (r"vit_base_patch\d+_plus_(clip_)?\d+", {"num_heads": 14}),
     (r"vit_base_patch16_gap_224|vit_giantopt_patch16_siglip.*", {"num_heads": 16}),
     (r"test_vit2?", {"num_heads": 2}),
     (r"test_vit[34]", {"num_heads": 3}),

@@ -21,6 +21,7 @@ from vitral.weights.layouts.timm import hybrid, resnet, settings, tnt
 from vitral.weights.layouts.tnt import NORM_EPS as TNT_NORM_EPS
 from vitral.weights.numerics import differences
 
+CLIP_NORM_EPS = 1e-5
 NORM_EPS = 1e-6
 """Epsilon of every LayerNorm in timm's Vision Transformer."""
 ENCODER_LIMITS: tuple[limits.Limit, ...] = (
@@ -36,6 +37,7 @@ ENCODER_LIMITS: tuple[limits.Limit, ...] = (
     limits.PROJ_BIAS,
 )
 DEIT_LIMITS: tuple[limits.Limit, ...] = (
+    limits.NO_NORM_PRE,
     (
         "its DeiT has a head for the distillation token",
         lambda it: not it.distillation_head,
@@ -77,11 +79,14 @@ def find_timm_model(config: ModelConfig) -> TimmModel | None:
     name = "vit_base_patch16_224"
     if config.mlp == "swiglu":
         # JSON cannot name a gated perceptron, so an architecture that has one does.
-        if isinstance(config, DeiTConfig) or config.global_pool == "map":
+        deit = isinstance(config, DeiTConfig)
+        if deit or config.global_pool == "map" or config.norm_pre:
             return None
         name = "vit_giant_patch14_dinov2"
     elif isinstance(config, DeiTConfig):
         name = "deit_base_distilled_patch16_224"
+    elif config.norm_pre:
+        name = "vit_base_patch16_clip_224"
     return TimmModel(name, vit_arguments(config))
 
 
@@ -110,8 +115,14 @@ def numerics(config: ModelConfig) -> tuple[str, ...]:
     if isinstance(config, HybridConfig | ResNetConfig):
         notes = resnet_shapes.differences(config, resnet.NUMERICS, "timm")
     if isinstance(config, ViTConfig):
-        notes += tuple(differences(config, "timm", act=None, norm_eps=NORM_EPS))
+        notes += tuple(
+            differences(config, "timm", act=None, norm_eps=_norm_eps(config))
+        )
     return notes
+
+
+def _norm_eps(config: ViTConfig) -> float:
+    return CLIP_NORM_EPS if config.norm_pre else NORM_EPS
 
 
 def notes(config: ModelConfig) -> tuple[str, ...]:
@@ -155,8 +166,10 @@ def vit_arguments(config: ViTConfig) -> dict[str, Any]:
     }
     if everything:
         arguments["pool_include_prefix"] = True
-    if config.act == "gelu_tanh" and not swiglu:
-        arguments["act_layer"] = "gelu_tanh"
+    if config.act != "gelu" and not swiglu:
+        arguments["act_layer"] = config.act
+    if config.norm_pre:
+        arguments["pre_norm"] = True
     return arguments
 
 

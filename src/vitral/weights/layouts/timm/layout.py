@@ -19,10 +19,10 @@ from vitral.weights.checkpoint_facts import (
 from vitral.weights.layouts import json_fields, tnt
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.problem_type import problem_type_field, read_problem_type
-from vitral.weights.layouts.timm import arguments, hybrid, resnet, settings
+from vitral.weights.layouts.timm import activations, arguments, hybrid, resnet, settings
 from vitral.weights.layouts.timm import tnt as timm_tnt
 from vitral.weights.mapping import TensorMapping, copy
-from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD
+from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD, clip_crop
 
 BUILD_FIELDS = ("architecture", "model_args")
 """Fields of config.json from which timm builds the model."""
@@ -117,6 +117,7 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
         "qkv_bias": "blocks.0.attn.qkv.bias" in file,
         "qk_norm": "blocks.0.attn.q_norm.weight" in file,
         "hidden": fc1,
+        "pre_norm": "norm_pre.weight" in file,
     }
     settings.check_arguments(opened, given, actual)
     heads = opened.choose_num_heads(given.get("num_heads"))
@@ -145,7 +146,9 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
         proj_bias="blocks.0.attn.proj.bias" in file,
         qk_norm="blocks.0.attn.q_norm.weight" in file,
         init_values=1e-5 if "blocks.0.ls1.gamma" in file else None,
-        act="gelu_tanh" if given.get("act_layer") == "gelu_tanh" else "gelu",
+        act=activations.read_activation(opened, given),
+        norm_eps=1e-5 if "norm_pre.weight" in file else 1e-6,
+        norm_pre="norm_pre.weight" in file,
         norm_after_pool="fc_norm.weight" in file,
         representation_size=opened.rows("pre_logits.fc.weight"),
         **fields,
@@ -222,6 +225,12 @@ def read_preprocess(opened: LayoutInput, config: ModelConfig) -> Preprocess:
     wrapped = "/" in opened.prefix
     headless = opened.file.format == "pickle" and not config.num_classes
     facebook = wrapped or headless or isinstance(config, DeiTConfig)
+    if isinstance(config, ViTConfig) and config.norm_pre:
+        notes.append(
+            "images as for CLIP assumed, as the norm before the blocks is CLIP's: the "
+            "file does not say"
+        )
+        return clip_crop(config.image_hw)
     if dino:
         notes.append(
             "pixel mean and deviation of ImageNet assumed, as for DINOv2 (LayerScale "

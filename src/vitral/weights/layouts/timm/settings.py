@@ -89,11 +89,12 @@ VIT: dict[str, Kind] = {
     "fix_init": fields.FLAG,
     "pos_embed": one_of("learn", "none", ""),
     "global_pool": one_of("token", "avg", "map"),
-    "act_layer": one_of(None, "gelu", "gelu_tanh"),
+    "act_layer": one_of(None, "gelu", "gelu_tanh", "quick_gelu"),
     "norm_layer": one_of(None, "layernorm"),
     "mlp_layer": one_of(None, "SwiGLUPacked"),
     "final_norm": one_of(True),
-    **dict.fromkeys(("pre_norm", "scale_attn_norm", "scale_mlp_norm"), one_of(False)),
+    "pre_norm": fields.FLAG,
+    **dict.fromkeys(("scale_attn_norm", "scale_mlp_norm"), one_of(False)),
     **dict.fromkeys(
         ("embed_norm_layer", "embed_layer", "block_fn", "attn_layer"), one_of(None)
     ),
