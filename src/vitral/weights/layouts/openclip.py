@@ -75,8 +75,7 @@ def read(opened: LayoutInput) -> WeightsSource:
         num_classes=classes,
         embed_dim=width,
         depth=depth,
-        num_heads=opened.num_heads
-        or declared
+        num_heads=opened.choose_num_heads(declared)
         or opened.infer_num_heads(width, depth, mlp_dim),
         mlp_dim=mlp_dim,
         norm_pre=True,

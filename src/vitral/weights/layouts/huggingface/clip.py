@@ -70,8 +70,7 @@ def read(opened: LayoutInput) -> WeightsSource:
         num_classes=opened.rows(PROJECTION),
         embed_dim=width,
         depth=depth,
-        num_heads=opened.num_heads
-        or heads
+        num_heads=opened.choose_num_heads(heads)
         or opened.infer_num_heads(width, depth, mlp_dim),
         mlp_dim=mlp_dim,
         norm_pre=True,
