@@ -16,7 +16,7 @@ from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
 from vitral.export.to_onnx import to_onnx
 from vitral.models import ViT, ViTConfig
-from vitral.weights.layouts.timm.activations import QUICK_GELU
+from vitral.weights.layouts.activations import QUICK_GELU
 from vitral.weights.numerics import CLIP_MEAN, CLIP_STD
 
 SIZES = {

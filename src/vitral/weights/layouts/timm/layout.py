@@ -16,10 +16,10 @@ from vitral.weights.checkpoint_facts import (
     WeightsSource,
     patches_of,
 )
-from vitral.weights.layouts import json_fields, tnt
+from vitral.weights.layouts import activations, json_fields, tnt
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
 from vitral.weights.layouts.problem_type import problem_type_field, read_problem_type
-from vitral.weights.layouts.timm import activations, arguments, hybrid, resnet, settings
+from vitral.weights.layouts.timm import arguments, hybrid, resnet, settings
 from vitral.weights.layouts.timm import tnt as timm_tnt
 from vitral.weights.mapping import TensorMapping, copy
 from vitral.weights.numerics import HALF, IMAGENET_MEAN, IMAGENET_STD, clip_crop

@@ -1,4 +1,4 @@
-"""Activation of a ViT of timm's: of its arguments, its name, or its pre-training."""
+"""Activation of a tower in timm's names: of arguments, name, or pre-training."""
 
 import re
 from collections.abc import Mapping
