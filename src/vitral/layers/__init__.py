@@ -30,6 +30,7 @@ from vitral.layers.position import (
     resize_time,
     sincos_2d,
 )
+from vitral.layers.rotary import RotaryPosition
 from vitral.layers.space_time_attention import (
     Along,
     ClipAttention,
@@ -59,6 +60,7 @@ __all__ = [
     "PatchEmbed",
     "RelativePosition",
     "ResizeMethod",
+    "RotaryPosition",
     "StridedAttention",
     "SwiGLU",
     "TimeResize",

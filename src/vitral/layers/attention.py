@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vitral.layers.init import xavier_uniform_
 from vitral.layers.merging import MergeState
 from vitral.layers.position import Grid, RelativePosition
+from vitral.layers.rotary import RotaryPosition
 
 
 class Attention(nn.Module):
@@ -27,6 +28,7 @@ class Attention(nn.Module):
             2302.05442); None for no such norms.
         drop: dropout on the output, after the projection.
         relative: adds its scores to the logits; None for absolute positions.
+        rotary: rotates queries and keys; None for other positions.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Attention(nn.Module):
         qk_norm_eps: float | None = None,
         drop: float = 0.0,
         relative: RelativePosition | None = None,
+        rotary: RotaryPosition | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -49,6 +52,7 @@ class Attention(nn.Module):
         self.q_norm = _norm_or_identity(self.head_dim, qk_norm_eps)
         self.k_norm = _norm_or_identity(self.head_dim, qk_norm_eps)
         self.relative = relative
+        self.rotary = rotary
         self.proj = nn.Linear(inner, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(drop)
         self.reset_parameters()
@@ -74,6 +78,9 @@ class Attention(nn.Module):
             merged: patches of each token; None without merging.
         """
         q, k, v = self._heads(self.qkv(x), parts=3)
+        if self.rotary is not None:
+            q, k = self.rotary(self.q_norm(q), grid), self.rotary(self.k_norm(k), grid)
+            return self._attend_normed(q, k, v, self._bias(q, grid, mask, merged))
         return self._attend(q, k, v, self._bias(q, grid, mask, merged))
 
     def forward_queries(
@@ -83,7 +90,7 @@ class Attention(nn.Module):
         merged: MergeState | None = None,
     ) -> Float[Tensor, "batch queries dim"]:
         """Return the output of the first `num_queries` tokens only: enough for the last
-        block of a class-token model. No mask, no relative bias."""
+        block of a class-token model. No mask, no relative bias, no rotation."""
         inner = self.num_heads * self.head_dim
         weight, bias = self.qkv.weight, self.qkv.bias
         q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
@@ -117,6 +124,8 @@ class Attention(nn.Module):
         """Return the attention weights of this input; rows are queries."""
         q, k = self._heads(F.linear(x, *self._qkv_rows(0, 2)), parts=2)
         q, k = self.q_norm(q), self.k_norm(k)
+        if self.rotary is not None:
+            q, k = self.rotary(q, grid), self.rotary(k, grid)
         logits = q @ k.transpose(-2, -1) * self.head_dim**-0.5
         bias = self._bias(q, grid, mask, merged)
         return (logits if bias is None else logits + bias).softmax(dim=-1)
@@ -152,7 +161,11 @@ class Attention(nn.Module):
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     ) -> Float[Tensor, "batch queries dim"]:
-        q, k = self.q_norm(q), self.k_norm(k)
+        return self._attend_normed(self.q_norm(q), self.k_norm(k), v, bias)
+
+    def _attend_normed(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
+    ) -> Float[Tensor, "batch queries dim"]:
         # The ONNX exporter fails on the fused kernel's output with a bias.
         traced = bias is not None and torch.compiler.is_exporting()
         if traced or _use_math_kernel(q, k):

@@ -140,6 +140,22 @@ def concat(
     )
 
 
+def concat_without_key(ours: str, theirs: Sequence[str]) -> TensorMapping:
+    """Map the biases of queries and values, those of the keys being zero."""
+
+    def to_native(foreign: Sequence[Tensor]) -> Tensor:
+        q, v = foreign
+        return torch.cat([q, torch.zeros_like(q), v])
+
+    return TensorMapping(
+        ours=ours,
+        theirs=tuple(theirs),
+        action="joined",
+        to_native=to_native,
+        to_foreign=lambda bias: list(bias.chunk(3)[::2]),
+    )
+
+
 def tokens_as_map(ours: str, theirs: str, grid: Sequence[int]) -> TensorMapping:
     """Map a table (1, tokens, dim) that is stored as a map (1, dim, rows, columns)."""
     return _one(

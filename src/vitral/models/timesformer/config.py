@@ -72,7 +72,7 @@ class TimeSformerConfig(ViTConfig):
             f"{self.num_frames}.",
         )
         require(
-            self.position != "relative" and self.position_at == "stem",
+            self.position not in ("relative", "rotary") and self.position_at == "stem",
             "TimeSformer adds its positions to the tokens, once, at the stem: got "
             f"`position={self.position}` and `position_at={self.position_at}`.",
         )

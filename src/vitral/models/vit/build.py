@@ -12,6 +12,7 @@ from vitral.layers import (
     Block,
     Mlp,
     RelativePosition,
+    RotaryPosition,
     SwiGLU,
     lecun_normal_,
 )
@@ -30,15 +31,18 @@ def attention_settings(config: ViTConfig) -> dict[str, Any]:
 
 
 def build_block(config: ViTConfig, drop_path: float) -> Block:
-    dim, relative = config.embed_dim, None
+    dim, relative, rotary = config.embed_dim, None, None
     if config.position == "relative":
         relative = RelativePosition(
             config.grid,
             config.attention_dim // config.num_heads,
             config.num_prefix_tokens,
         )
-    settings = attention_settings(config)
-    attention = Attention(dim, config.num_heads, relative=relative, **settings)
+    elif config.position == "rotary":
+        rotary = RotaryPosition(config.num_prefix_tokens)
+    positions = {"relative": relative, "rotary": rotary}
+    settings = attention_settings(config) | positions
+    attention = Attention(dim, config.num_heads, **settings)
     layer = SwiGLU if config.mlp == "swiglu" else Mlp
     mlp = layer(dim, config.mlp_dim, act=config.act, drop=config.drop_rate)
     return Block(

@@ -15,6 +15,8 @@ from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, ResizeMethod
 from vitral.models.base import ModelConfig, Size2d, require, to_2tuple
 
+UNADDED = ("none", "relative", "rotary")
+"""Positions that are added to no token."""
 MergeSchedule = Literal["constant", "decreasing", "every_fourth"]
 
 
@@ -44,10 +46,11 @@ class ViTConfig(ModelConfig):
     global_pool: Literal["token", "avg", "map", "token_avg", "avg_all"] = "token"
     """Input of the head: class token, mean of the patches, attention pooling, the
     first two concatenated, or the mean of class token and patches."""
-    position: Literal["none", "learned_1d", "learned_2d", "relative", "sincos_2d"] = (
-        "learned_1d"
-    )
-    """Type of position embedding (appendix D.4)."""
+    position: Literal[
+        "none", "learned_1d", "learned_2d", "relative", "sincos_2d", "rotary"
+    ] = "learned_1d"
+    """Type of position embedding (appendix D.4); `rotary` as DINOv3
+    (arXiv 2508.10104)."""
     position_at: Literal["stem", "every_layer", "every_layer_shared"] = "stem"
     """Place of an absolute position: once, before every block from a table of its own,
     or before every block from one table."""
@@ -120,7 +123,7 @@ class ViTConfig(ModelConfig):
             f"{parts}: got {self.embed_dim}.",
         )
         require(
-            self.position_at == "stem" or self.position not in ("none", "relative"),
+            self.position_at == "stem" or self.position not in UNADDED,
             f"`position={self.position}` is not added to tokens, so `position_at` must "
             f"be `stem`: got `{self.position_at}`.",
         )
@@ -135,9 +138,26 @@ class ViTConfig(ModelConfig):
         rate = self.patch_drop_rate
         require(0 <= rate < 1, f"`patch_drop_rate` must lie in [0, 1): got {rate}.")
         require(
-            rate == 0 or self.position != "relative",
-            "`patch_drop_rate` cannot be used with `position=relative`, whose scores "
+            rate == 0 or self.position not in ("relative", "rotary"),
+            f"`patch_drop_rate` cannot be used with `position={self.position}`, whose "
+            "scores "
             f"belong to the whole grid: set `patch_drop_rate=0`, got {rate}.",
+        )
+        if self.position == "rotary":
+            self._require_rotary()
+
+    def _require_rotary(self) -> None:
+        """Refuse what rotated queries and keys cannot be used with."""
+        channels = self.attention_dim // self.num_heads
+        require(
+            channels % 4 == 0,
+            "`position=rotary` needs heads whose channels are a multiple of 4: got "
+            f"{channels}.",
+        )
+        require(
+            self.merge_rate == 0,
+            "`merge_rate` cannot be used with `position=rotary`: a merged token has no "
+            f"position to be rotated by. Set `merge_rate=0`, got {self.merge_rate}.",
         )
 
     @property

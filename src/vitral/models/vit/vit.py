@@ -44,7 +44,7 @@ from vitral.models.vit.build import (
     build_position_tables,
     build_pre_logits,
 )
-from vitral.models.vit.config import ViTConfig
+from vitral.models.vit.config import UNADDED, ViTConfig
 from vitral.models.vit.names import NAMES, name_for, parse_name
 
 
@@ -115,7 +115,7 @@ class ViT(VisionModel):
         """
         config, prefix = self.config, self.config.num_prefix_tokens
         method = config.position_resize
-        if config.position in ("none", "relative"):
+        if config.position in UNADDED:
             return None
         if config.position == "learned_1d":
             prefix_rows = config.num_prefix_positions
@@ -273,7 +273,7 @@ class ViT(VisionModel):
         config = self.config
         return (
             config.global_pool == "token"
-            and config.position != "relative"
+            and config.position not in ("relative", "rotary")
             and config.position_at == "stem"
             and tokens.mask is None
             and first < config.depth

@@ -217,7 +217,7 @@ def _require_encoder(model: nn.Module) -> None:
         )
     require_all_patches(model)
     config = model.config
-    if config.position_at != "stem" or config.position == "relative":
+    if config.position_at != "stem" or config.position in ("relative", "rotary"):
         raise ConfigError(
             "The encoder leaves patches out after the stem, so positions must be "
             f"added there: set `position_at=stem`, got `{config.position_at}` with "

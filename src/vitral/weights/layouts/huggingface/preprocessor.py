@@ -40,6 +40,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     "deit": {**CUT, "size": _square(256), "resample": 3, **IMAGENET},
     "vit_mae": {"size": _square(224), "resample": 3, **IMAGENET},
     "ijepa": {"size": _square(224), "resample": 3, **IMAGENET},
+    "dinov3_vit": {"size": _square(224), "resample": 2, **IMAGENET},
     "vit_msn": {"size": _square(224), "resample": 2, **IMAGENET},
     "dinov2": {**CUT, "resample": 3, **IMAGENET},
     "bit": {

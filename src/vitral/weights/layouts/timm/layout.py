@@ -43,6 +43,7 @@ def detect(opened: LayoutInput) -> bool:
         "register_tokens",
         "blocks.0.mlp.w12.weight",
         "decoder_embed.weight",
+        "blocks.0.gamma_1",
     )
     return all(name in opened.file for name in stem) and not any(
         name in opened.file for name in others
