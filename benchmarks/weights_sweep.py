@@ -220,6 +220,8 @@ REAL_TIMM = (
     "vit_wee_patch16_reg1_gap_256",
     "vit_mediumd_patch16_reg4_gap_256",
     "vit_giant_patch14_dinov2",
+    "vit_base_patch32_clip_224",
+    "vit_base_patch16_clip_quickgelu_224",
     "deit_tiny_patch16_224",
     "deit_tiny_distilled_patch16_224",
     "deit3_small_patch16_224",
@@ -243,6 +245,8 @@ REAL_HUGGING_FACE: dict[str, dict[str, Any]] = {
     "DeiTForImageClassificationWithTeacher": SMALL,
     "Dinov2ForImageClassification": SMALL,
     "Dinov2WithRegistersForImageClassification": SMALL,
+    "IJepaForImageClassification": SMALL,
+    "CLIPVisionModelWithProjection": {**SMALL, "projection_dim": 3},
     "TimesformerForVideoClassification": {**SMALL, "num_frames": 2},
     "BitForImageClassification": {
         "embedding_size": 32,
@@ -294,7 +298,8 @@ def difference(folder: Path, theirs: nn.Module) -> float:
     image = torch.randn(2, *model.config.input_shape, generator=generator).double()
     with torch.no_grad():
         wanted = theirs(image)
-        wanted = getattr(wanted, "logits", wanted)
+        embedding = getattr(wanted, "image_embeds", wanted)
+        wanted = getattr(wanted, "logits", embedding)
         return float((model(image) - wanted).abs().max() / wanted.abs().max())
 
 

@@ -288,3 +288,21 @@ def test_every_parameter_learns_and_the_onnx_file_is_equal(tmp_path):
     found = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})[0]
     with torch.no_grad():
         assert gap(torch.from_numpy(found), model(pixels)) < 1e-4
+
+
+@pytest.mark.parametrize("names", ["huggingface", "openclip"])
+def test_a_damaged_tower_is_said_to_be_no_other_model(names, tmp_path):
+    theirs = tower().float()
+    if names == "huggingface":
+        tensors = dict(theirs.state_dict())
+        lost = "vision_model.encoder.layers.1.layer_norm2.bias"
+        lost = lost if lost in tensors else lost.removeprefix("vision_model.")
+    else:
+        tensors = open_clip_tensors(timm.create_model(QUICK, num_classes=5, **TIMM))
+        lost = "visual.transformer.resblocks.1.ln_2.bias"
+    del tensors[lost]
+    file = tmp_path / "damaged.safetensors"
+    save_file({name: it.contiguous() for name, it in tensors.items()}, file)
+    with pytest.raises(WeightsError, match=lost.rpartition(".")[0]) as caught:
+        vt.load(file, num_heads=3)
+    assert "may be" not in str(caught.value)

@@ -103,12 +103,14 @@ def test_a_name_of_timms_is_a_model_of_as_many_parameters(name):
 
 def test_names_of_variants_are_understood():
     found = understood()
-    assert len(found) >= 78
+    assert len(found) >= 83
     for name in (
         "vit_giant_patch14_dinov2",
         "vit_giant_patch14_reg4_dinov2",
         "vit_base_patch32_clip_224",
         "vit_large_patch14_clip_quickgelu_336",
         "vit_gigantic_patch14_clip_224",
+        "vit_small_plus_patch16_dinov3",
+        "vit_huge_plus_patch16_dinov3",
     ):
         assert name in found

@@ -26,6 +26,9 @@ TIMM = re.compile(
 CLIP = re.compile(
     rf"vit_({'|'.join(FOREIGN_SIZES)})_patch(\d+)_clip_(quickgelu_)?(\d+)(?:\.[\w.]+)?"
 )
+DINOV3 = re.compile(
+    r"vit_(small|small_plus|base|large|huge_plus)_patch16_dinov3(?:\.[\w.]+)?"
+)
 DINOV2_GIANT = {"embed_dim": 1536, "num_heads": 24, "mlp_dim": 4096, "mlp": "swiglu"}
 """Settings of DINOv2's giant, which is not that of 2106.04560."""
 HUGGING_FACE = re.compile(
@@ -69,11 +72,31 @@ def parse_name(name: str) -> dict[str, Any] | None:
         changes = {"norm_pre": True, "norm_eps": 1e-5, "image_size": int(pixels)}
         changes["act"] = "quick_gelu" if quick else "gelu"
         return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
+    if match := DINOV3.fullmatch(name):
+        return _dinov3(match[1])
     if match := HUGGING_FACE.fullmatch(name):
         size, patch, pixels = match.groups()
         changes = {"act": "gelu", "norm_eps": 1e-12, "image_size": int(pixels or 224)}
         return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
     return None
+
+
+def _dinov3(name: str) -> dict[str, Any]:
+    """Return the settings of DINOv3 (arXiv 2508.10104) of a size in timm's words."""
+    size, _, plus = name.partition("_")
+    changes: dict[str, Any] = {
+        "act": "gelu",
+        "position": "rotary",
+        "reg_tokens": 4,
+        "qkv_bias": False,
+        "init_values": 1e-5,
+        "norm_eps": 1e-5,
+    }
+    if plus:
+        changes["mlp"] = "swiglu"
+    if size == "huge":
+        changes["num_heads"] = 20
+    return {**settings(FOREIGN_SIZES[size], 16), **changes, "image_size": 256}
 
 
 def name_for(config: ViTConfig) -> str:

@@ -13,7 +13,7 @@ from vitral.weights.checkpoint_facts import LayoutInput
 
 MOST_NAMES = 20_000
 """Names of a file that are looked at."""
-HAS = "a ViT, DeiT, DINO, MAE, BiT or hybrid, TNT, TimeSformer"
+HAS = "a ViT, DeiT, DINO, MAE, I-JEPA, CLIP, BiT or hybrid, TNT, TimeSformer"
 """Families whose weights load."""
 START = r"(?:^|[./])"
 BY_TENSORS: tuple[tuple[str, str], ...] = (
@@ -100,7 +100,13 @@ HAS_NAMES = (
     r"|(vit|deit|dinov2|dinov2_with_registers|vit_mae|vit_msn|bit|timesformer)"
 )
 """Architectures of timm and model types of Hugging Face that load."""
-READABLE = ("a vit-pytorch variant",)
+READABLE = (
+    "a vit-pytorch variant",
+    "vision encoder of CLIP",
+    "a CLIP or SigLIP of images and texts",
+    "DINOv3",
+    "Eva, of rotary positions (DINOv3 among them)",
+)
 """Families of `BY_TENSORS` of which vitral reads some models."""
 ATTENTION = r"attn\.|attention\.(?!fc)|qkv|q_proj|to_q|mixer"
 
