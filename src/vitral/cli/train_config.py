@@ -170,6 +170,7 @@ def _with_model_changes(config: TrainConfig, args: argparse.Namespace) -> TrainC
                 "with `--weights FILE`."
             )
         fields["freeze"] = vitral.weights.read(config.weights).config.num_blocks
+        fields["objective"] = config.objective.with_fitted_head()
     return dataclasses.replace(config, **fields)
 
 

@@ -23,6 +23,10 @@ no detail."""
 SMALLEST_SIDE = 112
 """Pixels: fewer are too few patches for weights of photographs."""
 
+FINETUNE_EPOCHS = 10.0
+FEWEST_UPDATES = 100
+"""Of a fine-tuning: a handful of updates would only disturb the head."""
+
 SMALL_LOOP = LoopConfig(ema=0.998, ema_warmup=True)
 
 
@@ -75,13 +79,17 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
 
 
 def finetune(data: str, weights: str) -> TrainConfig:
-    """Fine-tune pre-trained weights on a small set, with AdamW and layer-wise rates.
+    """Fine-tune pre-trained weights on a small set: probe, tune, fit the head again.
 
-    Command: `vitral train photos --weights FILE --out runs/photos`
-    Cost: about ten minutes on two cores for 2,000 images with a ViT-S at 224 pixels.
+    Command: `vitral train photos --weights NAME --out runs/photos`
+    Cost: three minutes on one core for 650 images with a ViT-S at 70 pixels.
     Expect: better than a linear probe of the same weights; see docs/results.md.
+
+    The head starts as a logistic regression on the features (arXiv 2202.10054), rates
+    fall by 0.75 a layer (arXiv 2106.08254), and small sets get more epochs.
     """
     facts = summarize_dataset(data)
+    epochs = max(FINETUNE_EPOCHS, FEWEST_UPDATES * 32 / (0.7 * facts.num_images))
     epoch = max(1, round(0.7 * facts.num_images / 32))
     return TrainConfig(
         data=data,
@@ -89,21 +97,17 @@ def finetune(data: str, weights: str) -> TrainConfig:
         expected="better than a linear probe of the same weights",
         weights=weights,
         image_size=_finetune_size(weights, facts),
-        model_changes={"drop_path_rate": 0.1},
         batch_size=32,
-        epochs=10.0,
+        epochs=round(epochs, 1),
         augment=AugmentConfig(
             crop="inception",
             crop_area=(0.4, 1.0),
             flip=0.0 if facts.grey else 0.5,
-            color_jitter=0.0 if facts.grey else 0.2,
         ),
-        objective=facts.objective(smoothing=0.1),
+        objective=facts.objective(smoothing=0.1).with_fitted_head(),
         optim=OptimConfig(lr=3e-4, weight_decay=0.05, layer_decay=0.75),
-        schedule=ScheduleConfig(warmup=epoch),
-        loop=replace(
-            SMALL_LOOP, precision="bf16", eval_every=epoch, checkpoint_every=epoch
-        ),
+        schedule=ScheduleConfig(warmup=max(1, round(0.1 * epochs * epoch))),
+        loop=LoopConfig(precision="bf16", eval_every=epoch, checkpoint_every=epoch),
     )
 
 

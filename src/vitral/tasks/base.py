@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vitral.data import Dataset, Preprocess, Size, SourceFacts
 from vitral.errors import ConfigError
 from vitral.tasks.answer import Answer
+from vitral.tasks.fitted_head import FittedHead
 from vitral.tasks.labels import Labels
 from vitral.tasks.monitor import Monitor, MonitorContext
 from vitral.tasks.objective import ObjectiveConfig
@@ -73,7 +74,7 @@ class AnswerContext:
     """Preprocessing between the pictures and the model's input."""
 
 
-class Task(ABC):
+class Task(FittedHead, ABC):
     """One kind of question to a model. Instances have no state."""
 
     name: ClassVar[str]

@@ -50,6 +50,18 @@ class ObjectiveConfig:
     NEEDS_TEACHER: ClassVar[bool] = False
     """True if a second model, which is not trained, sees each image too."""
 
+    @property
+    def fits_head(self) -> bool:
+        """True where the head starts as a fit to the features of pre-trained weights.
+
+        The task's `fit_head` fits it.
+        """
+        return False
+
+    def with_fitted_head(self) -> "ObjectiveConfig":
+        """Return the settings whose head starts as a fit, where there is such a fit."""
+        return self
+
     def unread_fields(self) -> dict[str, str]:
         """Return the fields that these settings do not read, with the one that does."""
         return {}

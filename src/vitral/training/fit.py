@@ -58,6 +58,8 @@ class FitSpec:
     lower_is_better: frozenset[str] = frozenset({"loss"})
     """Metrics of the evaluation of which the smaller is the better one; those with
     `loss` in their name are, listed or not."""
+    ready: bool = False
+    """True for a model that needs no updates: it is evaluated and saved."""
     recompute: bool = False
     """True computes the inside of a block again for the gradient."""
 
@@ -97,7 +99,7 @@ def fit(
     """
     config = spec.loop
     ranks = RankGroup.from_process_group(device)
-    _validate(objective, config, spec.shard, ranks)
+    _validate(objective, config, spec.shard, ranks, spec.ready)
     objective.to(device).train()
     if spec.recompute:
         checkpoint_activations(find_blocks(objective))
@@ -149,9 +151,13 @@ def _describe_start(step: int, steps: int, files: RunStore) -> str:
 
 
 def _validate(
-    objective: nn.Module, config: LoopConfig, shard: ShardMode, ranks: RankGroup
+    objective: nn.Module,
+    config: LoopConfig,
+    shard: ShardMode,
+    ranks: RankGroup,
+    ready: bool,
 ) -> None:
-    if config.steps < 1:
+    if config.steps < 1 and not ready:
         raise ConfigError(
             "`steps` is 0: derive it from the epochs with `steps_for` first."
         )

@@ -198,7 +198,9 @@ class Trainer:
         state, config, evaluate = self.state, self.config, self.callbacks.evaluate
         last = state.step == config.steps
         every = config.eval_every and state.step % config.eval_every == 0
-        if evaluate is None or state.evaluated >= state.step or not (last or every):
+        # A run without updates is measured once, at step 0.
+        known = state.evaluated >= state.step and (state.step or config.steps)
+        if evaluate is None or known or not (last or every):
             return
         model = self.train_state.eval_model()
         self.train_state.objective.eval()

@@ -156,6 +156,15 @@ def fit(
     return fit_with(x, class_index, l2s, solver.tolerance)
 
 
+def log_loss(
+    fitted: LinearFit,
+    x: Shaped[np.ndarray, "examples dim"],
+    class_index: Int[np.ndarray, " examples"],
+) -> float:
+    """Return the mean cross-entropy in nats."""
+    return _evaluate(fitted, x, class_index)[1]
+
+
 def dev_rows(
     class_index: Int[np.ndarray, " examples"], share: float, seed: int
 ) -> Int[np.ndarray, " dev"]:

@@ -36,11 +36,25 @@ class SupervisedConfig(ObjectiveConfig):
     """Factors for unequal class sizes: one a class, NAME=FACTOR for some, 1 for the
     others, or auto: labels / (classes x labels of the class); None turns it off."""
 
+    head: Literal["zero", "probe"] = "zero"
+    """Start of a new head: `zero`, or `probe`: a logistic regression on the features of
+    the training images, whose penalty is chosen by folds (arXiv 2202.10054). After the
+    training it is fitted again on the tuned features, and the mean of both heads is
+    taken, unless val prefers another."""
+
     def __post_init__(self) -> None:
         one_of(("softmax", "sigmoid"), loss=self.loss)
+        one_of(("zero", "probe"), head=self.head)
         fraction(smoothing=self.smoothing)
         if self.class_weights is not None:
             validate_class_weights(self.class_weights)
+
+    @property
+    def fits_head(self) -> bool:
+        return self.head == "probe" and self.loss == "softmax"
+
+    def with_fitted_head(self) -> "SupervisedConfig":
+        return replace(self, head="probe")
 
     def for_cost(self, outputs: int) -> "SupervisedConfig":
         if self.class_weights is None:

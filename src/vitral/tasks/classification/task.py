@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vitral.data import ClassTarget, Dataset, SourceFacts
+from vitral.data.targets import ClassShares
 from vitral.errors import ConfigError, DataError
+from vitral.evaluation.probes import HeadFit, fit_head
 from vitral.tasks.answer import Answer
 from vitral.tasks.base import AnswerContext, ObjectiveContext, Task, TrainingUse, Use
 from vitral.tasks.classification import answer
@@ -36,6 +38,7 @@ from vitral.tasks.classification.real import (
 )
 from vitral.tasks.classification.result import Classification
 from vitral.tasks.classification.supervised import Supervised, SupervisedConfig
+from vitral.tasks.features import ExtractedFeatures
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.presentation import Presentation
@@ -210,6 +213,14 @@ class ClassificationTask(Task):
     ) -> list[ProbeResult]:
         return run_probe(protocol, features, settings)
 
+    def fit_head(
+        self, features: ExtractedFeatures, outputs: int, *, c: float | None, seed: int
+    ) -> HeadFit | None:
+        return fit_head(features.x.numpy(), _top(features), outputs, c=c, seed=seed)
+
+    def is_right(self, outputs: np.ndarray, features: ExtractedFeatures) -> np.ndarray:
+        return (outputs.argmax(axis=1) == _top(features)).astype(float)
+
     def read_second_truth(self, file: Path, data: str) -> tuple[frozenset[int], ...]:
         return read_imagenet_real(file, data)
 
@@ -246,3 +257,14 @@ def _validate_supervised(
 
 
 TASK = ClassificationTask()
+
+
+def _top(features: ExtractedFeatures) -> np.ndarray:
+    """Return the class of each example, of shares that of the largest one."""
+    targets = features.targets or (None,) * len(features.y)
+    return np.array(
+        [
+            target.top if isinstance(target, ClassShares) else label
+            for target, label in zip(targets, features.y.tolist(), strict=True)
+        ]
+    )

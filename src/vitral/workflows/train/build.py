@@ -34,6 +34,7 @@ from vitral.workflows.runtime import command_line, describe_environment
 from vitral.workflows.session import Session
 from vitral.workflows.train.build_objective import build_objective
 from vitral.workflows.train.frozen_cache import TrainableHead
+from vitral.workflows.train.head_start import HeadStart, start_head
 from vitral.workflows.train.loaders import AnyLoader, make_loaders, make_rank_loader
 from vitral.workflows.train.plan import TrainPlan
 from vitral.workflows.train.progress import write_card
@@ -78,6 +79,9 @@ class RunParts:
     """Metrics of a model on val; None where the data has no val split."""
     save_best: Callable[[nn.Module, int], None]
     """Writes the model of a step into model/."""
+    preprocess: Preprocess
+    head_start: HeadStart | None
+    """Head that was fitted before the training; None for another start."""
 
 
 def build(plan: TrainPlan, session: Session) -> RunParts:
@@ -116,6 +120,7 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
     _log_summary(plan, model, bundle.ledger, sizes)
     if plan.pixels and get_rank() == 0:
         logger.info("pixels: %s", describe_pixels(preprocess))
+    head_start = start_head(plan, session, model, preprocess, bundle.ledger)
     train, val = make_loaders(plan, session, model, preprocess, transform)
     task = get_task(config.objective.TASK)
     monitor = None
@@ -139,6 +144,8 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
         monitor=monitor,
         evaluate=_make_evaluate(plan, val, session.device, monitor, objective),
         save_best=_make_save_best(plan, bundle),
+        preprocess=preprocess,
+        head_start=head_start,
     )
 
 

@@ -70,8 +70,11 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
     steps = config.loop.steps or steps_for(
         len(audit.dataset.select("train")), config.epochs, config.batch_size
     )
+    ready = source is not None and is_fitted_probe(config, source.config)
+    steps = 0 if ready else steps
     lr = partial(lr_at, total=steps, base=config.optim.lr, config=config.schedule)
-    lr(0)  # a schedule that does not fit the steps ends the run here
+    if not ready:
+        lr(0)  # a schedule that does not fit the steps ends the run here
     spec = FitSpec(
         loop=replace(config.loop, steps=steps),
         lr=lr,
@@ -86,6 +89,7 @@ def make_plan(config: TrainConfig, session: Session) -> TrainPlan:
         lower_is_better=task.lower_is_better,
         shard=runtime.shard,
         recompute=runtime.checkpoint_activations,
+        ready=ready,
     )
     return TrainPlan(
         config=config,
@@ -132,6 +136,11 @@ def measure_pixels(
         model.in_chans,
         (float(value_range[0]), float(value_range[1])) if value_range else None,
     )
+
+
+def is_fitted_probe(config: TrainConfig, model: ModelConfig) -> bool:
+    """Return whether a run only fits a head, which needs no updates."""
+    return config.objective.fits_head and config.freeze >= model.num_blocks
 
 
 def config_hash(config: TrainConfig) -> str:

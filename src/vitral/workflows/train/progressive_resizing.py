@@ -27,7 +27,7 @@ def build_transform(
     steps: int,
 ) -> Transform | TransformSchedule:
     """Return the transform of a run of `steps` updates, one per image size."""
-    if len(sizes) > steps:
+    if len(sizes) > max(steps, 1):
         raise ConfigError(
             f"`resolutions` divide the run into {len(sizes)} parts, and it has {steps} "
             "updates: give fewer sizes, or train longer."

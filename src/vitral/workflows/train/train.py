@@ -5,6 +5,7 @@ Every file of the folder is described in docs/run-folder.md.
 
 from pathlib import Path
 
+from vitral.training.distributed import get_rank
 from vitral.training.fit import fit
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.resolve_task import resolve_task, resume_settings
@@ -12,6 +13,7 @@ from vitral.workflows.run import Run
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.session import run_session
 from vitral.workflows.train.build import build
+from vitral.workflows.train.choose_head import choose_head
 from vitral.workflows.train.finalize import finalize
 from vitral.workflows.train.plan import make_plan
 from vitral.workflows.train.progress import record_progress
@@ -65,5 +67,7 @@ def train(
                 evaluate=parts.evaluate,
                 on_best=parts.save_best,
             )
+            if get_rank() == 0:
+                choose_head(plan, session, parts, fitted.model, fitted.step)
             finalize(plan, session, fitted.objective, parts)
         return Run(session.out)
