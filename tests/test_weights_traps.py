@@ -166,7 +166,8 @@ def test_an_official_pickle_is_read_and_never_run(hub, monkeypatch, tmp_path):
         assert np.abs(by_name(pixels).numpy() - expected).max() < 1e-9
 
 
-def test_clip_is_never_read_as_a_plain_model(hub):
+@pytest.mark.parametrize("about", [{"tag": "openai"}, {}], ids=["tag", "no tag"])
+def test_clip_is_never_read_as_a_plain_model(hub, about):
     """The hub's file holds both towers, and timm's name hides OpenAI's QuickGELU."""
     record = records()["clip_b32"]
     name = "vit_base_patch32_clip_quickgelu_224"
@@ -178,12 +179,13 @@ def test_clip_is_never_read_as_a_plain_model(hub):
     settings = {
         "architecture": record.timm.partition(".")[0],
         "num_classes": record.classes,
-        "pretrained_cfg": {"tag": "openai", "input_size": [3, 224, 224]},
+        "pretrained_cfg": {"input_size": [3, 224, 224], **about},
     }
     hub.files[f"{record.hub}/{record.hub_file}"] = tensors
     hub.files[f"{record.hub}/config.json"] = json.dumps(settings).encode()
     model, preprocess, _ = vt.load("clip_b32", dtype=torch.float64)
     assert preprocess.mean == CLIP_MEAN
     assert model.config.act == "quick_gelu"
+    assert records()["openclip_b16_datacomp"].act == "gelu"
     with torch.no_grad():
         assert gap(model(images(224, 224)), theirs(images(224, 224))) < 1e-10

@@ -47,9 +47,16 @@ def _with_facts(record: Record, source: WeightsSource) -> WeightsSource:
     if pixels != source.preprocess:
         note = f"pixels as {record.name} was trained on them, not as the files say"
         source = replace(source, preprocess=pixels, notes=(*source.notes, note))
-    pooling = getattr(config, "global_pool", record.pooling)
-    if pooling != record.pooling:
-        source = with_settings(source, {"global_pool": record.pooling})
+    stated = {"global_pool": record.pooling} | (
+        {"act": record.act} if record.act else {}
+    )
+    other = {
+        field: value
+        for field, value in stated.items()
+        if getattr(config, field, value) != value
+    }
+    if other:
+        source = with_settings(source, other)
     if record.run_size == config.image_hw[0]:
         return source
     vitral.models.replace_config(config, {"image_size": record.run_size})

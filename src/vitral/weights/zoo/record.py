@@ -71,6 +71,8 @@ class Record:
     """Filter of the resize."""
     pooling: str
     """`token`, `avg` or `map`: pooling by attention."""
+    act: str = ""
+    """Activation that the weights were trained with, where files and timm differ."""
     trained_on: str
     """Data and labels of the pre-training."""
     classes: int
