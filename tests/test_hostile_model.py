@@ -112,8 +112,9 @@ def may_be_own(place: tuple[Any, ...], value: Any) -> bool:
     """True for a value of another model that vitral could have written."""
     if place[0] == "classes":
         return value == [] or (isinstance(value, str) and value != "")
-    if place == ("target_mean",) and value == [0.5, 0.5, -0.5]:
-        return True
+    if place[0] in NUMBERS and isinstance(value, list) and len(value) == 3:
+        least = 0 if place[0] != "target_mean" else -1
+        return all(isinstance(each, int | float) and each > least for each in value)
     if place[-1] in NUMBERS:
         return value is None and place[-1] == "interval_half_width"
     if place[0] == "temperature" and type(value) is float:
@@ -134,8 +135,11 @@ def answer(folder: Path) -> list[dict[str, Any]]:
     return [{**row, "image_size": run.preprocess.image_size} for row in answers]
 
 
+@pytest.mark.parametrize(
+    "quick", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["some", "all"]
+)
 @pytest.mark.parametrize("name", ["classifier", "regressor"])
-def test_each_wrong_value_is_refused_or_changes_nothing(name, request, tmp_path):
+def test_each_wrong_value_is_refused_or_changes_nothing(name, quick, request, tmp_path):
     source: Path = request.getfixturevalue(name)
     folder = tmp_path / "model"
     folder.mkdir()
@@ -147,9 +151,8 @@ def test_each_wrong_value_is_refused_or_changes_nothing(name, request, tmp_path)
         for place in places(document["vitral"])
         for value in HOSTILE
     ]
-    chosen = random.Random(20).sample(pairs, 400)
     problems = []
-    for place, value in chosen:
+    for place, value in random.Random(20).sample(pairs, 400 if quick else len(pairs)):
         changed = put(document, place, value)
         (folder / "config.json").write_text(json.dumps(changed))
         start = time.monotonic()
@@ -171,13 +174,21 @@ def test_each_wrong_value_is_refused_or_changes_nothing(name, request, tmp_path)
 @pytest.mark.parametrize(
     ("place", "value", "sentence"),
     [
-        (("config", "depth"), 10**12, "`depth` must lie between 0 and 1024: got 10000"),
-        (("config", "depth"), -1, "`depth` must lie between 0 and 1024: got -1"),
+        (("config", "depth"), 10**12, "`depth` must lie between 1 and 1024: got 10000"),
+        (("config", "depth"), -1, "`depth` must lie between 1 and 1024: got -1"),
         (("config", "depth"), 900, "`depth` asks for 900 blocks, but there are only"),
+        (("config", "depth"), 0, "`depth` must lie between 1 and 1024: got 0"),
         (("config", "num_heads"), 0, "`num_heads` must lie between 1 and 4096: got 0"),
         (("config", "image_size"), [32, 2**15], "16,384 patches|position|pos_embed"),
         (("config", "embed_dim"), [16], "expected a whole number, got .16"),
         (("config", "norm_eps"), -1.0, "`norm_eps` must lie between 1e-30 and 1"),
+        (
+            ("preprocess",),
+            {},
+            "`preprocess` has no antialias, crop_fraction, image_size",
+        ),
+        (("task",), "", "There is no task ``"),
+        (("temperature",), None, "`temperature` is None, expected a number from"),
         (("temperature",), 0, "`temperature` is 0, expected a number from 0.001"),
         (("temperature",), -1, "`temperature` is -1, expected a number from 0.001"),
         (("temperature",), [1], r"`temperature` is \[1\], expected a number"),
@@ -216,9 +227,9 @@ def test_the_sentence_names_the_field(classifier, tmp_path, place, value, senten
 def test_text_that_is_no_document(classifier, tmp_path, text, sentence, capsys):
     (tmp_path / "model.safetensors").symlink_to(classifier / "model.safetensors")
     (tmp_path / "config.json").write_text(text)
-    start = time.monotonic()
+    start = time.process_time()
     assert main(["predict", str(tmp_path), "photo.jpg"]) == 4
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     assert sentence in capsys.readouterr().err
 
 

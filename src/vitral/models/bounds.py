@@ -26,7 +26,7 @@ BOUNDS: dict[str, Range] = {
     "inner_mlp_dim": (1, 2**20),
     "num_heads": (1, 2**12),
     "inner_num_heads": (1, 2**12),
-    "depth": (0, 1024),
+    "depth": (1, 1024),
     "units": (1, 1024),
     "width_factor": (1, 64),
     "stem_width": (1, 2**13),

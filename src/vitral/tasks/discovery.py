@@ -104,7 +104,7 @@ def find_task(extra: Mapping[str, Any], num_outputs: int) -> Task:
     Raises:
         ConfigError: the model names a task that is not installed.
     """
-    if extra.get("task"):
+    if "task" in extra:
         return get_task(str(extra["task"]))
     claimed = (task for task in tasks().values() if task.claims(extra, num_outputs))
     return next(claimed, None) or get_task(ObjectiveConfig.TASK)

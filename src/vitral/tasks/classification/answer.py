@@ -68,9 +68,9 @@ def read_temperature(metadata: Mapping[str, Any], labels: ClassLabels) -> float:
     Raises:
         WeightsError: it is no temperature: a negative one would reverse the order.
     """
-    value = metadata.get("temperature")
+    value = metadata.get("temperature", 1.0)
     low, high = TEMPERATURES
-    if value is not None and (
+    if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
         or not low <= value <= high
@@ -80,7 +80,7 @@ def read_temperature(metadata: Mapping[str, Any], labels: ClassLabels) -> float:
             f"{low:g} to {high:g}: its config.json or predictions/val.json was edited. "
             "Copy it from where the model was made, or remove the key."
         )
-    return 1.0 if value is None or labels.multi_label else float(value)
+    return 1.0 if labels.multi_label else float(value)
 
 
 def decode(

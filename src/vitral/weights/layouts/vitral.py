@@ -71,6 +71,13 @@ def read(opened: LayoutInput) -> WeightsSource:
                 f"{file}: its block `vitral` has no object `{name}`. It was edited, or "
                 "comes from another version of vitral: save the model again."
             )
+    # A default in place of an absent field would be another model's answer.
+    absent = Preprocess().to_dict().keys() - parts["preprocess"].keys()
+    if absent:
+        raise WeightsError(
+            f"{file}: `preprocess` has no {', '.join(sorted(absent))}. It was "
+            "edited: copy the file from where the model was made."
+        )
     check_schema(file, parts, BLOCK, WeightsError)
     _check_names(file, parts.get("classes", ()))
     try:
@@ -115,7 +122,7 @@ def _read_settings(
     family = parts.get("family", "vit")
     if family not in families:
         raise ConfigError(
-            f"{file}: this vitral knows no family of models `{family}`, only "
+            f"{file}: this vitral knows no family of models {shorten(family)}, only "
             f"{', '.join(families)}. Use the version of vitral that wrote it."
         )
     fields = families[family].rename_fields(parts["config"])
