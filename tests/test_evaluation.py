@@ -165,6 +165,7 @@ def test_classify_agrees_with_scikit_learn() -> None:
     assert result.top1 == pytest.approx((answer == labels).mean())
     assert result.top5 == pytest.approx(top_k_accuracy_score(labels, logits, k=5))
     assert result.macro_f1 == pytest.approx(f1_score(labels, answer, average="macro"))
+    assert tuple(result.monitor_values()) == result.monitors
     assert result.balanced_accuracy == pytest.approx(
         balanced_accuracy_score(labels, answer)
     )
@@ -357,6 +358,7 @@ def test_multilabel_agrees_with_scikit_learn() -> None:
     text = json.dumps(result.to_dict(), allow_nan=False)
     assert MultiLabel.from_dict(json.loads(text)) == result
     assert result.scalars()["n"] == 83
+    assert tuple(result.monitor_values()) == result.monitors
 
 
 def test_a_lost_multilabel_file_is_never_an_exact_match() -> None:

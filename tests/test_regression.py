@@ -411,7 +411,9 @@ def test_the_result_is_read_back():
     assert headline.require() == (result.r2, result.r2_interval)
     assert plain[headline.field] == headline.value
     assert not headline.is_share
-    assert set(result.monitor_values()) == {"loss", "r2", "mae", "rmse"}
+    assert tuple(result.monitor_values()) == result.monitors
+    with pytest.raises(ConfigError, match=r"'accuracy'.*one of loss, mae, r2, rmse"):
+        result.check_monitor("accuracy")
     assert {"loss", "mae", "rmse"} == TASK.lower_is_better
 
 

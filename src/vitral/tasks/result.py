@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from vitral.data import BadFile, Batch
-from vitral.errors import DataError
+from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Interval
 from vitral.evaluation.stored import StoredResult
 from vitral.tasks.labels import Labels
@@ -52,6 +52,8 @@ class Result(StoredResult, ABC):
     """Measurement of a model's answers on one split."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    monitors: ClassVar[tuple[str, ...]] = ()
+    """Names of `monitor_values`; empty where a run cannot know them at its start."""
     n: int
     """All examples, unreadable ones included."""
     n_unreadable: int
@@ -73,6 +75,19 @@ class Result(StoredResult, ABC):
         """Return the metrics that the training loop logs and chooses by."""
         headline = self.headline()
         return {} if headline.value is None else {headline.field: headline.value}
+
+    @classmethod
+    def check_monitor(cls, name: str) -> None:
+        """Refuse a name that no evaluation will give.
+
+        Raises:
+            ConfigError: `name` is none of `monitors`.
+        """
+        if cls.monitors and name not in cls.monitors:
+            raise ConfigError(
+                f"`monitor` is {name!r}, which the evaluation does not give: choose "
+                f"one of {', '.join(sorted(cls.monitors))}."
+            )
 
     def sentence(self, noun: str) -> str:
         """Return the result in a line for the terminal.

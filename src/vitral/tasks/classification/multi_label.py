@@ -6,6 +6,7 @@ Thresholds per label are not implemented.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -68,6 +69,8 @@ class MultiLabel(Result):
             value=self.exact_match,
             interval=self.exact_match_interval,
         )
+
+    monitors: ClassVar[tuple[str, ...]] = ("accuracy", "exact_match")
 
     def monitor_values(self) -> dict[str, float]:
         """Return the mean average precision as accuracy, and the exact matches."""

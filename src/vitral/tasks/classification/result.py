@@ -1,7 +1,7 @@
 """Result of a classifier's evaluation: dataclasses and their JSON form."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int
@@ -106,6 +106,8 @@ class Classification(Result):
             value=self.top1,
             interval=self.top1_interval,
         )
+
+    monitors: ClassVar[tuple[str, ...]] = ("loss", "accuracy", "macro_f1")
 
     def monitor_values(self) -> dict[str, float]:
         """Return loss, accuracy and macro-F1."""

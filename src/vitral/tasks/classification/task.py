@@ -125,6 +125,7 @@ class ClassificationTask(Task):
         self, settings: ObjectiveConfig, labels: Labels, use: TrainingUse
     ) -> None:
         multi_label = _class_labels(labels).multi_label
+        (MultiLabel if multi_label else Classification).check_monitor(use.monitor)
         if isinstance(settings, SupervisedConfig):
             _validate_supervised(settings, labels, use)
         elif multi_label:

@@ -1,7 +1,7 @@
 """Result of a regression model's evaluation: dataclasses and their JSON form."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from vitral.evaluation import Interval
 from vitral.tasks.regression.answer import HALF_WIDTH
@@ -72,6 +72,8 @@ class Regression(Errors, Result):
             interval=self.r2_interval,
             is_share=False,
         )
+
+    monitors: ClassVar[tuple[str, ...]] = ("loss", "r2", "mae", "rmse")
 
     def monitor_values(self) -> dict[str, float]:
         """Return loss, R2 and errors; an undefined R2 is taken by train's variance."""

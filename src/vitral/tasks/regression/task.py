@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vitral.data import Dataset, SourceFacts
 from vitral.errors import DataError
 from vitral.tasks.answer import Answer
-from vitral.tasks.base import AnswerContext, ObjectiveContext, Task
+from vitral.tasks.base import AnswerContext, ObjectiveContext, Task, TrainingUse
 from vitral.tasks.labels import Labels
 from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.presentation import Presentation
@@ -65,6 +65,11 @@ class RegressionTask(Task):
     def labels_of(self, dataset: Dataset) -> Labels:
         assert isinstance(dataset.targets, NumberTargets)
         return outputs_of.measure_labels(dataset, dataset.targets.columns)
+
+    def validate(
+        self, settings: ObjectiveConfig, labels: Labels, use: TrainingUse
+    ) -> None:
+        Regression.check_monitor(use.monitor)
 
     def load_labels(self, names: tuple[str, ...], extra: Mapping[str, Any]) -> Labels:
         return outputs_of.load_labels(names, extra)
