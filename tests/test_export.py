@@ -21,6 +21,7 @@ from vitral.export.to_openvino import to_openvino
 from vitral.models import DeiT, DeiTConfig, TimeSformer, TimeSformerConfig
 from vitral.models.hybrid import Hybrid, HybridConfig
 from vitral.models.resnet import ResNet, ResNetConfig
+from vitral.models.vitc import ViTC, ViTCConfig
 from vitral.weights import Metadata, is_exported, read_exported
 from vitral.weights.exported.openvino import OpenVinoGraph
 from vitral.weights.exported.runtimes import openvino_core
@@ -61,6 +62,7 @@ MODELS = {
     "tnt": lambda: tiny_tnt(in_chans=3, depth=1),
     "bit": resnet,
     "hybrid": hybrid,
+    "vitc": lambda: ViTC(ViTCConfig(**{**TINY, "patch_size": 8})),
     "clips": clips,
 }
 
