@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy.ndimage import affine_transform
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import rotate
 
@@ -16,7 +17,7 @@ from vitral.data import Augment, AugmentConfig, MixConfig, Preprocess
 from vitral.data.augmentation.draw import inception_crop
 from vitral.data.augmentation.mixup import cutmix_box, mix
 from vitral.data.images import Size
-from vitral.data.images.affine import rotate_image
+from vitral.data.images.affine import Warp, warp_image, warp_points
 from vitral.data.images.geometry import SYMMETRIES
 from vitral.data.rng import generator_for
 from vitral.data.targets import blend_with_previous
@@ -178,24 +179,72 @@ def test_crop_resizes_with_the_filter_of_the_preprocess():
         assert (steps > 1).float().mean() < 1e-3
 
 
-def test_shift_repeats_the_edge():
-    transform = augment(AugmentConfig(flip=0.0, shift=0.2))
-    image = noise(HEIGHT, WIDTH)
-    source = torch.from_numpy(np.array(image)).permute(2, 0, 1).float()
-    moves = set()
-    for number in range(40):
-        result = transform(image, f"{number}", 0)
-        pixels = transform.preprocess.denormalize(result).float()
-        found = []
-        for down in range(-5, 6):
-            for right in range(-8, 9):
-                rows = (torch.arange(HEIGHT) - down).clamp(0, HEIGHT - 1)
-                columns = (torch.arange(WIDTH) - right).clamp(0, WIDTH - 1)
-                if torch.equal(source[:, rows][:, :, columns], pixels):
-                    found.append((down, right))
-        assert len(found) == 1
-        moves.add(found[0])
-    assert len(moves) > 20
+def test_a_shift_of_whole_pixels_repeats_the_edge():
+    pixels = torch.from_numpy(np.array(noise(HEIGHT, WIDTH))).permute(2, 0, 1).double()
+    for down, right in ((3, -5), (0, 1), (-HEIGHT + 1, 2)):
+        rows = (torch.arange(HEIGHT) - down).clamp(0, HEIGHT - 1)
+        columns = (torch.arange(WIDTH) - right).clamp(0, WIDTH - 1)
+        found = warp_image(pixels, Warp(down=down, right=right))
+        assert torch.allclose(found, pixels[:, rows][:, :, columns], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "warp",
+    [
+        Warp(down=1.25, right=-2.5),
+        Warp(degrees=33.0),
+        Warp(zoom=1.7),
+        Warp(shear=0.4),
+        Warp(down=-0.3, right=4.1, shear=-0.2, degrees=-12.0, zoom=0.8),
+    ],
+    ids=str,
+)
+def test_a_warp_is_that_of_scipy(warp):
+    pixels = np.random.default_rng(0).uniform(0, 255, (3, HEIGHT, WIDTH))
+    center = np.array([(HEIGHT - 1) / 2, (WIDTH - 1) / 2])
+    angle = np.deg2rad(warp.degrees)
+    # Rows and columns, y down: shift, then shear, turn against the clock, zoom.
+    shear = np.array([[1, 0], [warp.shear, 1]])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    backward = np.linalg.inv(warp.zoom * turn @ shear)
+    offset = center - backward @ center - np.array([warp.down, warp.right])
+    expected = [
+        affine_transform(plane, backward, offset, order=1, mode="nearest")
+        for plane in pixels
+    ]
+    found = warp_image(torch.from_numpy(pixels), warp).numpy()
+    assert np.abs(found - np.stack(expected)).max() < 1e-9
+    # A bright pixel lands where its place is mapped to.
+    x, y = 9, 7
+    dot = torch.zeros(1, HEIGHT, WIDTH, dtype=torch.float64)
+    dot[0, y, x] = 1
+    moved = warp_image(dot, warp)[0]
+    place = warp_points(
+        torch.tensor([x + 0.5, y + 0.5], dtype=torch.float64), warp, HEIGHT, WIDTH
+    )
+    rows, columns = torch.meshgrid(
+        torch.arange(HEIGHT) + 0.5, torch.arange(WIDTH) + 0.5, indexing="ij"
+    )
+    mass = moved / moved.sum()
+    centroid = torch.stack([(mass * columns).sum(), (mass * rows).sum()])
+    assert torch.allclose(centroid, place, atol=0.35)
+
+
+def test_drawn_warps_stay_in_their_ranges():
+    limits = AugmentConfig(flip=0.0, shift=0.2, rotate=10.0, zoom=0.1, shear=0.15)
+    transform, image = augment(limits), noise(HEIGHT, WIDTH)
+    warps = [transform.geometry(image, f"{n}", 0).warp for n in range(300)]
+    for values, largest in (
+        ([it.down / HEIGHT for it in warps], 0.2),
+        ([it.right / WIDTH for it in warps], 0.2),
+        ([it.degrees for it in warps], 10.0),
+        ([math.log(it.zoom) for it in warps], 0.1),
+        ([it.shear for it in warps], 0.15),
+    ):
+        assert max(map(abs, values)) <= largest
+        assert min(values) < -0.9 * largest
+        assert max(values) > 0.9 * largest
+        assert abs(np.mean(values)) < 0.15 * largest
 
 
 def test_rotation_keeps_size_and_invents_no_colour():
@@ -218,7 +267,7 @@ def test_a_turn_is_that_of_torchvision_on_an_image_whose_edges_are_repeated(degr
     wide = F.pad(pixels[None], (margin,) * 4, mode="replicate")[0]
     expected = rotate(wide, degrees, interpolation=InterpolationMode.BILINEAR)
     inner = expected[:, margin:-margin, margin:-margin]
-    found = rotate_image(pixels, degrees)
+    found = warp_image(pixels, Warp(degrees=degrees))
     assert found.shape == inner.shape
     # Places are float32 on both sides: some 1e-5 pixels, times steps of up to 255.
     assert (found - inner).abs().max() < 0.02
@@ -265,6 +314,8 @@ def test_wrong_settings_are_named():
         ({"flip": 1.5}, "`augment.flip` must be a probability: got 1.5"),
         ({"shift": 1.0}, "`augment.shift` must be a share from 0 to below 1"),
         ({"rotate": -1.0}, "`augment.rotate` must be 0 to 180 degrees"),
+        ({"zoom": 2.0}, "`augment.zoom` must be 0 to 1: got 2.0"),
+        ({"shear": -0.1}, "`augment.shear` must be 0 to 1: got -0.1"),
         ({"rand_augment": -1}, "`augment.rand_augment` must be a number of operations"),
         (
             {"rand_augment_magnitude": 31},

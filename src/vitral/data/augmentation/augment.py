@@ -24,9 +24,8 @@ from vitral.data.images import (
     Size,
     is_giant,
     raster_of,
-    rotate_image,
-    shift_image,
     uint8,
+    warp_image,
 )
 from vitral.data.preprocess import Preprocess
 from vitral.data.rng import fork_torch_rng, generator_for, seed_for
@@ -68,10 +67,8 @@ class Augment:
         config = self.config
         geometry, generator = self._draw(image, example_id, draw)
         pixels = self._crop_and_flip(image, geometry).float()
-        if any(geometry.shift):
-            pixels = shift_image(pixels, *geometry.shift)
-        if geometry.degrees:
-            pixels = rotate_image(pixels, geometry.degrees)
+        if not geometry.warp.is_identity:
+            pixels = warp_image(pixels, geometry.warp)
         if not config.uses_torchvision:
             return self.preprocess.normalize(pixels)
         from torchvision.transforms import v2  # slow to import, and not always needed
@@ -93,7 +90,7 @@ class Augment:
         """Return the varied image before normalisation; None if a step is not 8-bit."""
         config = self.config
         is_uint8 = self.preprocess.antialias and self.preprocess.is_rgb8
-        if not is_uint8 or config.shift or config.rotate or config.random_erasing:
+        if not is_uint8 or config.warps or config.random_erasing:
             return None
         geometry, generator = self._draw(image, example_id, draw)
         pixels = self._crop_and_flip(image, geometry)

@@ -23,9 +23,15 @@ class AugmentConfig:
     flip: float = 0.5
     """Probability of mirroring left-right; 0 disables it, as digits and text need."""
     shift: float = 0.0
-    """Largest shift as a share of height and width, edges repeated; 0 disables it."""
+    """Largest shift as a share of height and width, fractions of a pixel included,
+    edges repeated; 0 disables it."""
     rotate: float = 0.0
     """Largest rotation in degrees, edges repeated; 0 disables it."""
+    zoom: float = 0.0
+    """Zoom by exp(U(-zoom, zoom)), edges repeated; 0 disables it."""
+    shear: float = 0.0
+    """Largest slant, in pixels to the side per pixel down, edges repeated; 0 disables
+    it."""
     rand_augment: int = 0
     """Number of RandAugment operations per image; 0 disables it."""
     rand_augment_magnitude: int = 9
@@ -56,6 +62,8 @@ class AugmentConfig:
             ("flip", 0 <= self.flip <= 1, "a probability"),
             ("shift", 0 <= self.shift < 1, "a share from 0 to below 1"),
             ("rotate", 0 <= self.rotate <= 180, "0 to 180 degrees"),
+            ("zoom", 0 <= self.zoom <= 1, "0 to 1"),
+            ("shear", 0 <= self.shear <= 1, "0 to 1"),
             ("rand_augment", self.rand_augment >= 0, "a number of operations"),
             (
                 "rand_augment_magnitude",
@@ -94,6 +102,11 @@ class AugmentConfig:
             if self.policy == "rand_original":
                 unread["policy"] = "`rand_augment=2`"
         return unread
+
+    @property
+    def warps(self) -> bool:
+        """Return whether the image is moved by fractions of a pixel."""
+        return bool(self.shift or self.rotate or self.zoom or self.shear)
 
     @property
     def uses_torchvision(self) -> bool:

@@ -9,7 +9,14 @@ import math
 import numpy as np
 
 from vitral.data.augmentation.config import AugmentConfig
-from vitral.data.images import CropBox, Geometry, ImagePreprocess, Size, turn_size
+from vitral.data.images import (
+    CropBox,
+    Geometry,
+    ImagePreprocess,
+    Size,
+    Warp,
+    turn_size,
+)
 
 CROP_ASPECT = (3 / 4, 4 / 3)
 """Range of width / height of an inception crop, in source pixels."""
@@ -23,7 +30,7 @@ def draw_geometry(
     symmetry: int,
     generator: np.random.Generator,
 ) -> Geometry:
-    """Draw crop, flip, shift and rotation, in this order.
+    """Draw crop, flip and warp, in this order.
 
     Args:
         source: of the upright original.
@@ -42,12 +49,6 @@ def draw_geometry(
         box = inception_crop(turned, config, generator)
         resized, window = size, CropBox(0, 0, *size)
     flip = not config.dihedral and generator.random() < config.flip
-    down, right, degrees = 0, 0, 0.0
-    if config.shift:
-        down = round(generator.uniform(-config.shift, config.shift) * size.height)
-        right = round(generator.uniform(-config.shift, config.shift) * size.width)
-    if config.rotate:
-        degrees = float(generator.uniform(-config.rotate, config.rotate))
     return Geometry(
         source=source,
         symmetry=symmetry,
@@ -55,9 +56,25 @@ def draw_geometry(
         resized=resized,
         window=window,
         flip=flip,
-        shift=(down, right),
-        degrees=degrees,
+        warp=_draw_warp(config, size, generator),
     )
+
+
+def _draw_warp(
+    config: AugmentConfig, size: Size, generator: np.random.Generator
+) -> Warp:
+    """Draw shift, rotation, zoom and shear, in this order."""
+    moves: dict[str, float] = {}
+    if config.shift:
+        moves["down"] = generator.uniform(-config.shift, config.shift) * size.height
+        moves["right"] = generator.uniform(-config.shift, config.shift) * size.width
+    if config.rotate:
+        moves["degrees"] = float(generator.uniform(-config.rotate, config.rotate))
+    if config.zoom:
+        moves["zoom"] = math.exp(generator.uniform(-config.zoom, config.zoom))
+    if config.shear:
+        moves["shear"] = float(generator.uniform(-config.shear, config.shear))
+    return Warp(**moves)
 
 
 def random_window(source: Size, size: Size, generator: np.random.Generator) -> CropBox:

@@ -1,7 +1,7 @@
 """Decode, resize and normalize images."""
 
 from vitral.data.images import uint8
-from vitral.data.images.affine import rotate_image, shift_image
+from vitral.data.images.affine import Warp, warp_image
 from vitral.data.images.decode import (
     DecodedImage,
     count_pixels,
@@ -46,6 +46,7 @@ __all__ = [
     "Size",
     "Uint8Transform",
     "ValueRange",
+    "Warp",
     "all_uint8",
     "as_rgb",
     "attach_raster",
@@ -58,9 +59,8 @@ __all__ = [
     "one_line",
     "raster_of",
     "reason_unread",
-    "rotate_image",
-    "shift_image",
     "to_rgb",
     "turn_size",
     "uint8",
+    "warp_image",
 ]

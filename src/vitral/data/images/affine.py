@@ -1,41 +1,71 @@
-"""Shift and rotate an image with repeated edges.
-
-Hand-written: torchvision's functional `affine` has no border padding.
-"""
+"""Warp a picture by an affine map: one interpolation for all of its steps."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from torch import Tensor
 
 
-def shift_image(
-    pixels: Shaped[Tensor, "*planes height width"], down: int, right: int
-) -> Shaped[Tensor, "*planes height width"]:
-    """Shift by whole pixels, edges repeated."""
-    height, width = pixels.shape[-2:]
-    rows = torch.arange(-down, height - down).clamp(0, height - 1)
-    columns = torch.arange(-right, width - right).clamp(0, width - 1)
-    return pixels[..., rows, :][..., columns]
+class Warp(NamedTuple):
+    """An affine map of a picture about its centre, in the order of the fields."""
+
+    down: float = 0.0
+    right: float = 0.0
+    """Pixels of the shift, fractions included."""
+    shear: float = 0.0
+    """Pixels that a row moves to the right for each pixel below the centre."""
+    degrees: float = 0.0
+    """Rotation counter-clockwise."""
+    zoom: float = 1.0
+    """Factor of both sides."""
+
+    @property
+    def is_identity(self) -> bool:
+        return self == NO_WARP
+
+    def matrix(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the map of (x, y) after the shift; y points down."""
+        angle = math.radians(self.degrees)
+        cos, sin = self.zoom * math.cos(angle), self.zoom * math.sin(angle)
+        return (cos, cos * self.shear + sin), (-sin, cos - sin * self.shear)
 
 
-def rotate_image(
+NO_WARP = Warp()
+
+
+def warp_image(
     pixels: Float[Tensor, "channels height width"],
-    degrees: float,
+    warp: Warp,
     mode: Literal["bilinear", "nearest"] = "bilinear",
 ) -> Float[Tensor, "channels height width"]:
-    """Rotate counter-clockwise about the centre, edges repeated."""
+    """Return the warped picture in its old size, edges repeated."""
     height, width = pixels.shape[1:]
-    angle = math.radians(degrees)
-    cos, sin = math.cos(angle), math.sin(angle)
-    # Maps a position in the result to its source; both sides range from -1 to 1.
+    (a, b), (c, d) = warp.matrix()
+    size = a * d - b * c
+    # Maps a place in the result to its source; both sides range from -1 to 1.
     source = torch.tensor(
-        [[[cos, -sin * height / width, 0.0], [sin * width / height, cos, 0.0]]]
+        [
+            [
+                [d / size, -b / size * height / width, -2 * warp.right / width],
+                [-c / size * width / height, a / size, -2 * warp.down / height],
+            ]
+        ],
+        dtype=pixels.dtype,
     )
-    grid = F.affine_grid(source, [1, 3, height, width], align_corners=False)
+    grid = F.affine_grid(source, [1, 1, height, width], align_corners=False)
     return F.grid_sample(
         pixels[None], grid, mode=mode, padding_mode="border", align_corners=False
     )[0]
+
+
+def warp_points(
+    points: Float[Tensor, "*points 2"], warp: Warp, height: int, width: int
+) -> Float[Tensor, "*points 2"]:
+    """Return where points (x, y) in pixels of a picture of this size come to lie."""
+    matrix = torch.tensor(warp.matrix(), dtype=points.dtype)
+    center = torch.tensor([width / 2, height / 2], dtype=points.dtype)
+    shift = torch.tensor([warp.right, warp.down], dtype=points.dtype)
+    return (points + shift - center) @ matrix.T + center

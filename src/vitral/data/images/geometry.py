@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from vitral.data.images.affine import NO_WARP, Warp
+
 
 class Size(NamedTuple):
     """A height and a width in pixels."""
@@ -96,10 +98,8 @@ class Geometry:
     """The part of it that stays; its size is that of the model's input."""
     flip: bool = False
     """True exchanges left and right."""
-    shift: tuple[int, int] = (0, 0)
-    """Pixels down and to the right, edges repeated."""
-    degrees: float = 0.0
-    """Rotation counter-clockwise about the centre, edges repeated."""
+    warp: Warp = NO_WARP
+    """Shift, shear, rotation and zoom, edges repeated."""
 
     @property
     def steps(self) -> Symmetry:
@@ -127,7 +127,7 @@ class Geometry:
     def visible_box(self) -> VisibleBox:
         """Return where the model's input lies in the upright original.
 
-        Shift and rotation, which repeat edges, are left out.
+        The warp, which repeats edges, is left out.
         """
         turned = turn_size(self.source, self.symmetry)
         left, right = _visible(

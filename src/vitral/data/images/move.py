@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from jaxtyping import Bool, Shaped
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from vitral.data.images.affine import rotate_image, shift_image
+from vitral.data.images.affine import warp_image, warp_points
 from vitral.data.images.geometry import CropBox, Geometry, Size
 from vitral.data.images.window import is_giant, nearest_cells, resize_planes_window
 from vitral.errors import ConfigError, ImageError
@@ -68,16 +69,13 @@ def _move_planes(
     planes = _resize(planes, geometry.resized, window, nearest=nearest)
     if geometry.flip:
         planes = planes.flip(-1)
-    if any(geometry.shift):
-        planes = shift_image(planes, *geometry.shift)
-    if geometry.degrees:
+    if not geometry.warp.is_identity:
         flat = planes.reshape(-1, *planes.shape[-2:])
-        turned = rotate_image(
-            flat.float(), geometry.degrees, "nearest" if nearest else "bilinear"
-        )
+        mode = "nearest" if nearest else "bilinear"
+        moved = warp_image(flat.float(), geometry.warp, mode)
         if not planes.is_floating_point():
-            turned = turned.round()
-        planes = turned.to(planes.dtype).reshape(planes.shape)
+            moved = moved.round()
+        planes = moved.to(planes.dtype).reshape(planes.shape)
     return planes.contiguous()
 
 
@@ -129,22 +127,45 @@ def _move_boxes(boxes: Any, geometry: Geometry) -> Any:
     boxes = F.crop(boxes, window.top, window.left, *window.size)
     if geometry.flip:
         boxes = F.horizontal_flip(boxes)
-    if any(geometry.shift):
-        down, right = geometry.shift
-        boxes = F.crop(boxes, -down, -right, *window.size)
-    if geometry.degrees:
-        # The hull of a line has an area: what has vanished must not come back.
-        visible = (_sides(boxes) > 0).all(1, keepdim=True)
-        turned = F.rotate(boxes, geometry.degrees)
-        boxes = _wrap_boxes(turned.as_subclass(Tensor) * visible, turned)
+    if not geometry.warp.is_identity:
+        boxes = _warp_boxes(boxes, geometry)
     return F.clamp_bounding_boxes(boxes)
+
+
+def _warp_boxes(boxes: Any, geometry: Geometry) -> Any:
+    """Return the hulls of the warped boxes, in the format of the boxes."""
+    # The hull of a line has an area: what has vanished must not come back.
+    visible = (_sides(boxes) > 0).all(1, keepdim=True)
+    left, top, right, bottom = _to_corners(boxes).unbind(1)
+    x, y = (
+        torch.stack([left, right, right, left]),
+        torch.stack([top, top, bottom, bottom]),
+    )
+    corners = torch.stack([x, y], dim=-1)
+    if not corners.is_floating_point():
+        corners = corners.float()
+    moved = warp_points(corners, geometry.warp, *boxes.canvas_size)
+    hull = torch.cat([moved.amin(0), moved.amax(0)], dim=1) * visible
+    corners = tv_tensors.BoundingBoxes(
+        hull,
+        format=tv_tensors.BoundingBoxFormat.XYXY,
+        canvas_size=boxes.canvas_size,
+    )
+    back = F.convert_bounding_box_format(corners, new_format=boxes.format)
+    return _wrap_boxes(back.as_subclass(Tensor).to(boxes.dtype), boxes)
+
+
+def _to_corners(boxes: Any) -> Shaped[Tensor, "boxes 4"]:
+    """Return left, top, right and bottom."""
+    corners = F.convert_bounding_box_format(
+        boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY
+    )
+    return corners.as_subclass(Tensor)
 
 
 def _sides(boxes: Any) -> Shaped[Tensor, "boxes 2"]:
     """Return width and height."""
-    corners = F.convert_bounding_box_format(
-        boxes, new_format=tv_tensors.BoundingBoxFormat.XYXY
-    ).as_subclass(Tensor)
+    corners = _to_corners(boxes)
     return corners[:, 2:] - corners[:, :2]
 
 
