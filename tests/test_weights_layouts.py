@@ -24,6 +24,7 @@ from vitral.models import (
     build_model,
     families,
 )
+from vitral.models.vitc import ViTCConfig
 from vitral.weights import available_layouts, read
 from vitral.weights.checkpoint_facts import LayoutInput
 from vitral.weights.convert import (
@@ -115,6 +116,7 @@ MODELS: dict[str, ModelConfig] = {
     "hybrid of a stem": HybridConfig(
         **TINY, units=(), stem_width=32, class_token=False, global_pool="avg"
     ),
+    "ViT_C": ViTCConfig(**{**TINY, "patch_size": 4}),
     "TimeSformer": TimeSformerConfig(**TINY, num_frames=3),
     "TimeSformer, axial": TimeSformerConfig(
         **TINY, num_frames=3, attention_type="axial"

@@ -71,8 +71,9 @@ def _move_planes(
         planes = planes.flip(-1)
     if not geometry.warp.is_identity:
         flat = planes.reshape(-1, *planes.shape[-2:])
-        mode = "nearest" if nearest else "bilinear"
-        moved = warp_image(flat.float(), geometry.warp, mode)
+        moved = warp_image(
+            flat.float(), geometry.warp, "nearest" if nearest else "bilinear"
+        )
         if not planes.is_floating_point():
             moved = moved.round()
         planes = moved.to(planes.dtype).reshape(planes.shape)
