@@ -49,7 +49,7 @@ GEOMETRIC = [
     {"crop": "inception", "dihedral": True},
     {"shift": 0.2, "flip": 0.5},
     {"rotate": 60.0, "flip": 0.5},
-    {"zoom": 0.3, "shear": 0.3, "shift": 0.1},
+    {"zoom": 0.3, "shift": 0.1},
     {"crop": "inception", "dihedral": True, "shift": 0.1, "rotate": 20.0},
 ]
 PREPROCESSES = [

@@ -165,7 +165,8 @@ def test_choose_with_weights_fine_tunes(folder, weights, monkeypatch):
 @pytest.mark.parametrize(
     ("height", "width", "patch", "size"),
     [
-        (8, 8, 2, (8, 8)),
+        (8, 8, 4, (16, 16)),
+        (16, 12, 4, (32, 24)),
         (28, 40, 4, (28, 40)),
         (40, 56, 8, (40, 56)),
         (300, 600, 8, (48, 96)),
@@ -179,7 +180,7 @@ def test_scratch_keeps_the_shape_of_the_images(tmp_path, height, width, patch, s
             image = photo(0, number, height, width).convert("L")
             image.save(tmp_path / name / f"{number}.png")
     config = vitral.recipes.small.scratch(str(tmp_path))
-    assert config.model == f"vit_ti{patch}"
+    assert config.model == f"vitc_ti{patch}"
     assert config.image_size == size
     assert config.augment.flip == 0  # grey: perhaps writing
 

@@ -267,7 +267,7 @@ def test_the_command_line_learns_a_named_column(squares, tmp_path, no_report, ca
     assert "task: regression, side" in captured.out + captured.err
     assert open_run(tmp_path / "run").labels.names == ("side",)
     settings = open_run(tmp_path / "run").config
-    assert (settings.loop.monitor, settings.recipe) == ("r2", "small.scratch")
+    assert (settings.loop.monitor, settings.recipe) == ("none", "small.scratch")
     assert main(["train", str(squares), "--target", "side", "--dry-run"]) == 0
 
 

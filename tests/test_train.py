@@ -23,6 +23,7 @@ from vitral.data.targets import ClassShares
 from vitral.errors import ConfigError, DivergedError, MissingExtraError
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig
+from vitral.report.load_run import load_run_folder
 from vitral.tasks.classification import (
     TASK,
     ClassMetric,
@@ -31,7 +32,7 @@ from vitral.tasks.classification import (
     SupervisedConfig,
 )
 from vitral.tasks.classification.labels import ClassLabels
-from vitral.training import OptimConfig, ScheduleConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.inference import (
@@ -560,6 +561,26 @@ def test_settings_that_contradict_each_other(changes, sentence):
 def test_settings_that_the_model_cannot_have(few_photos, tmp_path, changes, sentence):
     with pytest.raises(ConfigError, match=sentence):
         vt.train(tiny_config(few_photos, **changes), tmp_path / "run")
+
+
+def test_without_a_monitor_the_last_step_is_kept(few_photos, tmp_path):
+    loop = {"monitor": "none", "eval_every": 2}
+    config = tiny_config(few_photos, epochs=3.0, loop=loop)
+    run = vt.train(config, tmp_path / "run")
+    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").open()]
+    steps = [row["step"] for row in rows if row["event"] == "eval"]
+    assert run.extra["step"] == steps[-1] > steps[0]
+    folder = load_run_folder(run.path)
+    assert folder.selection_splits == set()
+    page = (run.path / "report.html").read_text()
+    assert "used to choose the model" not in page
+    other = tiny_config(few_photos, epochs=3.0, loop={"eval_every": 2})
+    assert (
+        "used to choose the model"
+        in (vt.train(other, tmp_path / "best").path / "report.html").read_text()
+    )
+    with pytest.raises(ConfigError, match="`patience` stops where no step is better"):
+        LoopConfig(monitor="none", patience=2)
 
 
 def test_a_monitor_that_no_evaluation_gives_is_refused_before_the_run(

@@ -19,8 +19,8 @@ def summary_lines(run: "Run") -> list[str]:
         ]
         val = results.get("val")
         lines += [] if val is None else val.fitted_lines()
-        if "test" not in run.metrics and "val" in run.metrics:
-            lines.append("val chose the best step, so its number is a little too good")
+        if "test" not in run.metrics and "val" in run.metrics and _val_chose(run):
+            lines.append("val chose the model, so its number is a little too good")
         command = f"vitral predict {run.path} {noun.upper()}..."
     else:
         lines = _representation_lines(run)
@@ -31,6 +31,14 @@ def summary_lines(run: "Run") -> list[str]:
         f"model: {run.path / 'model'}",
         f"next: {command}",
     ]
+
+
+def _val_chose(run: "Run") -> bool:
+    """Return whether val chose the step or the head of the model."""
+    from vitral.training.monitor import NO_MONITOR
+
+    head = run.extra.get("head") or {}
+    return run.config.loop.monitor != NO_MONITOR or bool(head.get("val"))
 
 
 def _representation_lines(run: "Run") -> list[str]:

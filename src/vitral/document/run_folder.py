@@ -9,6 +9,7 @@ from vitral.document import inspection_store
 from vitral.document.inspection_store import StoredInspection
 from vitral.errors import ConfigError
 from vitral.json_file import check_schema, parse_json, read_object, shorten
+from vitral.training.monitor import NO_MONITOR
 
 R = TypeVar("R")
 """Result of a split."""
@@ -76,8 +77,19 @@ class RunFolder(Generic[R]):
     @property
     def selection_splits(self) -> set[str]:
         """Splits measured during training, by which the best model was chosen."""
+        loop = self.config.get("loop")
+        monitor = loop.get("monitor") if isinstance(loop, dict) else None
+        if monitor == NO_MONITOR and not self._head_choice():
+            return set()
         measured = {str(line.row.get("split")) for line in self.events("eval")}
         return measured or {"val"}
+
+    def _head_choice(self) -> dict[str, Any]:
+        """Return what val said of each head; empty if it chose none."""
+        block = (self.model or {}).get("vitral")
+        head = block.get("head") if isinstance(block, dict) else None
+        shares = head.get("val") if isinstance(head, dict) else None
+        return shares if isinstance(shares, dict) else {}
 
     def setting(self, name: str) -> str:
         """Return a top-level setting, or its `name` or `path`, as text; or nothing."""

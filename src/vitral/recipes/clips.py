@@ -4,9 +4,12 @@ from dataclasses import replace
 
 from vitral.data import AugmentConfig
 from vitral.recipes.dataset_facts import summarize_dataset
-from vitral.recipes.small import SMALL_LOOP, require_no_weights
-from vitral.training import OptimConfig, ScheduleConfig
+from vitral.recipes.small import require_no_weights
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
 from vitral.workflows import TrainConfig
+
+CLIP_LOOP = LoopConfig(ema=0.998, ema_warmup=True)
+
 
 LONGER_SIDE = 64
 """Pixels of the longer side, to which larger frames are reduced in training from zero:
@@ -49,7 +52,7 @@ def scratch(data: str, weights: str = "") -> TrainConfig:
         objective=facts.objective(smoothing=0.1),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05),
         schedule=ScheduleConfig(warmup=5 * epoch),
-        loop=replace(SMALL_LOOP, eval_every=5 * epoch, checkpoint_every=10 * epoch),
+        loop=replace(CLIP_LOOP, eval_every=5 * epoch, checkpoint_every=10 * epoch),
     )
 
 
@@ -78,6 +81,6 @@ def finetune(data: str, weights: str) -> TrainConfig:
         optim=OptimConfig(lr=3e-4, weight_decay=0.05, layer_decay=0.75),
         schedule=ScheduleConfig(warmup=epoch),
         loop=replace(
-            SMALL_LOOP, precision="bf16", eval_every=epoch, checkpoint_every=epoch
+            CLIP_LOOP, precision="bf16", eval_every=epoch, checkpoint_every=epoch
         ),
     )

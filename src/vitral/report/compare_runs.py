@@ -72,10 +72,11 @@ def compare(runs: list[RunFolder[Result]]) -> ComparisonTable:
         best = _best(paired)
         shown = tuple(test for test in tests if best in (test.first, test.second))
         remarks.append("The table has the pairs of the best run only.")
-    if measured[0].headline_split in measured[0].selection_splits:
+    split = measured[0].headline_split
+    if any(split in run.selection_splits for run in measured):
         remarks.append(
-            "These images also chose the best step of each run, so all numbers are a "
-            "little too good: test is what to quote."
+            "These images also chose the model of a run, so its numbers are a little "
+            "too good: test is what to quote."
         )
     return ComparisonTable(
         title, lines, remarks, [_pair_table(names, paired[0], shown)]

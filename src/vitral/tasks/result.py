@@ -13,6 +13,7 @@ from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Interval
 from vitral.evaluation.stored import StoredResult
 from vitral.tasks.labels import Labels
+from vitral.training.monitor import NO_MONITOR
 
 FEW_IMAGES = 100
 """Images below which a number, or what is fitted on them, needs a remark."""
@@ -83,7 +84,7 @@ class Result(StoredResult, ABC):
         Raises:
             ConfigError: `name` is none of `monitors`.
         """
-        if cls.monitors and name not in cls.monitors:
+        if cls.monitors and name not in (*cls.monitors, NO_MONITOR):
             raise ConfigError(
                 f"`monitor` is {name!r}, which the evaluation does not give: choose "
                 f"one of {', '.join(sorted(cls.monitors))}."

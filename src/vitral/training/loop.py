@@ -22,6 +22,7 @@ from vitral.training.distributed import (
     broadcast_from_rank_zero,
     local_ids,
 )
+from vitral.training.monitor import NO_MONITOR
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
 from vitral.training.signals import StopSignals
@@ -72,7 +73,8 @@ class LoopConfig:
 
     monitor: str = "accuracy"
     """The evaluation's metric that decides which step is the best: the largest one, or
-    the smallest where less is better, as of any metric with `loss` in its name."""
+    the smallest where less is better, as of any metric with `loss` in its name. `none`
+    keeps the last step, so that no step is a draw from a small val."""
 
     def __post_init__(self) -> None:
         for name in ("accumulate", "log_every", "keep"):
@@ -81,6 +83,11 @@ class LoopConfig:
             at_least(0, **{name: getattr(self, name)})
         fraction(ema=self.ema)
         one_of(("fp32", "bf16"), precision=self.precision)
+        if self.patience and self.monitor == NO_MONITOR:
+            raise ConfigError(
+                "`patience` stops where no step is better, and `monitor=none` takes "
+                "the last step: set `patience=0`, or choose a monitor."
+            )
 
     def unread_fields(self) -> dict[str, str]:
         """Return the fields that these settings do not read, with the one that does."""
@@ -229,6 +236,12 @@ class Trainer:
 
     def update_best(self, values: dict[str, float], model: nn.Module) -> None:
         state, config = self.state, self.config
+        shown = "  ".join(f"{name} {number:.4g}" for name, number in values.items())
+        if config.monitor == NO_MONITOR:
+            state.best_step = state.step
+            self.notify_best(model)
+            self.progress.note(f"evaluation at step {state.step}: {shown}")
+            return
         if config.monitor not in values:
             raise ConfigError(
                 f"`monitor` is {config.monitor!r}, which the evaluation does not "
@@ -247,7 +260,6 @@ class Trainer:
         assert state.best_metric is not None
         assert state.best_step is not None
         self.progress.set_best(config.monitor, state.best_metric, state.best_step)
-        shown = "  ".join(f"{name} {number:.4g}" for name, number in values.items())
         self.progress.note(f"evaluation at step {state.step}: {shown}")
         if state.stopped_early and state.step < config.steps:
             note = (

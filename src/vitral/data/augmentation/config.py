@@ -29,9 +29,6 @@ class AugmentConfig:
     """Largest rotation in degrees, edges repeated; 0 disables it."""
     zoom: float = 0.0
     """Zoom by exp(U(-zoom, zoom)), edges repeated; 0 disables it."""
-    shear: float = 0.0
-    """Largest slant, in pixels to the side per pixel down, edges repeated; 0 disables
-    it."""
     rand_augment: int = 0
     """Number of RandAugment operations per image; 0 disables it."""
     rand_augment_magnitude: int = 9
@@ -63,7 +60,6 @@ class AugmentConfig:
             ("shift", 0 <= self.shift < 1, "a share from 0 to below 1"),
             ("rotate", 0 <= self.rotate <= 180, "0 to 180 degrees"),
             ("zoom", 0 <= self.zoom <= 1, "0 to 1"),
-            ("shear", 0 <= self.shear <= 1, "0 to 1"),
             ("rand_augment", self.rand_augment >= 0, "a number of operations"),
             (
                 "rand_augment_magnitude",
@@ -106,7 +102,7 @@ class AugmentConfig:
     @property
     def warps(self) -> bool:
         """Return whether the image is moved by fractions of a pixel."""
-        return bool(self.shift or self.rotate or self.zoom or self.shear)
+        return bool(self.shift or self.rotate or self.zoom)
 
     @property
     def uses_torchvision(self) -> bool:

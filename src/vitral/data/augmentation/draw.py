@@ -63,7 +63,7 @@ def draw_geometry(
 def _draw_warp(
     config: AugmentConfig, size: Size, generator: np.random.Generator
 ) -> Warp:
-    """Draw shift, rotation, zoom and shear, in this order."""
+    """Draw shift, rotation and zoom, in this order."""
     moves: dict[str, float] = {}
     if config.shift:
         moves["down"] = generator.uniform(-config.shift, config.shift) * size.height
@@ -72,8 +72,6 @@ def _draw_warp(
         moves["degrees"] = float(generator.uniform(-config.rotate, config.rotate))
     if config.zoom:
         moves["zoom"] = math.exp(generator.uniform(-config.zoom, config.zoom))
-    if config.shear:
-        moves["shear"] = float(generator.uniform(-config.shear, config.shear))
     return Warp(**moves)
 
 

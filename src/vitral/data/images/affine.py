@@ -15,8 +15,6 @@ class Warp(NamedTuple):
     down: float = 0.0
     right: float = 0.0
     """Pixels of the shift, fractions included."""
-    shear: float = 0.0
-    """Pixels that a row moves to the right for each pixel below the centre."""
     degrees: float = 0.0
     """Rotation counter-clockwise."""
     zoom: float = 1.0
@@ -30,7 +28,7 @@ class Warp(NamedTuple):
         """Return the map of (x, y) after the shift; y points down."""
         angle = math.radians(self.degrees)
         cos, sin = self.zoom * math.cos(angle), self.zoom * math.sin(angle)
-        return (cos, cos * self.shear + sin), (-sin, cos - sin * self.shear)
+        return (cos, sin), (-sin, cos)
 
 
 NO_WARP = Warp()

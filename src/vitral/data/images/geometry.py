@@ -99,7 +99,7 @@ class Geometry:
     flip: bool = False
     """True exchanges left and right."""
     warp: Warp = NO_WARP
-    """Shift, shear, rotation and zoom, edges repeated."""
+    """Shift, rotation and zoom, edges repeated."""
 
     @property
     def steps(self) -> Symmetry:

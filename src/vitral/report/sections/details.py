@@ -12,10 +12,12 @@ from vitral.document.numbers import NONE, Number, Text, count, flatten, large, p
 from vitral.errors import DataError
 from vitral.progress import unfinished_sentence
 from vitral.report.data_counts import count_rows
+from vitral.training.monitor import NO_MONITOR
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24
 MOST_EVENTS = 200
+_NO_METRICS = ("event", "step", "split", "loss")
 
 
 Facts = list[tuple[str, Text]]
@@ -115,6 +117,8 @@ def training_section(run: RunFolder[Any]) -> dict[str, Any] | None:
     rows = [line.row for line in steps], [line.row for line in measured]
     loop = run.config.get("loop")
     monitor = str(loop.get("monitor", "")) if isinstance(loop, dict) else ""
+    if monitor == NO_MONITOR and rows[1]:
+        monitor = next((name for name in rows[1][-1] if name not in _NO_METRICS), "")
     try:
         plot = plots.learning_curves(*rows, monitor=monitor)
     except DataError:

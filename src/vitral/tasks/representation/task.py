@@ -22,6 +22,7 @@ from vitral.tasks.monitor import Monitor, MonitorContext
 from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.representation.config import MAEConfig, MaskedPatchConfig
 from vitral.tasks.result import Metric
+from vitral.training.monitor import NO_MONITOR
 
 if TYPE_CHECKING:
     from vitral.tasks.reporter import Reporter  # slow to import: it draws
@@ -66,7 +67,7 @@ class RepresentationTask(Task):
                 f"Mixup and CutMix blend classes, which `{settings.NAME}` does not "
                 "use: set `mixup=0` and `cutmix=0`."
             )
-        if use.monitor not in METRICS:
+        if use.monitor not in (*METRICS, NO_MONITOR):
             raise ConfigError(
                 f"`monitor` is {use.monitor!r}, but without labels an evaluation "
                 f"gives {' and '.join(METRICS)}: set `monitor=loss`."

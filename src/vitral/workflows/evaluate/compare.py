@@ -57,8 +57,8 @@ class RunComparison:
             )
         if self.split == "val":
             notes.append(
-                "val chose the best step of each run, so both numbers are a little too "
-                "good; test is what to quote."
+                "val may have chosen the model of each run, so both numbers are a "
+                "little too good; test is what to quote."
             )
         return notes
 
