@@ -567,18 +567,17 @@ def test_without_a_monitor_the_last_step_is_kept(few_photos, tmp_path):
     loop = {"monitor": "none", "eval_every": 2}
     config = tiny_config(few_photos, epochs=3.0, loop=loop)
     run = vt.train(config, tmp_path / "run")
-    rows = [json.loads(line) for line in (run.path / "metrics.jsonl").open()]
-    steps = [row["step"] for row in rows if row["event"] == "eval"]
-    assert run.extra["step"] == steps[-1] > steps[0]
     folder = load_run_folder(run.path)
+    steps = [line.row["step"] for line in folder.events("eval")]
+    assert run.extra["step"] == steps[-1] > steps[0]
     assert folder.selection_splits == set()
-    page = (run.path / "report.html").read_text()
-    assert "used to choose the model" not in page
+    card = (run.path / "model" / "README.md").read_text()
+    assert "were also used to choose the model" not in card
     other = tiny_config(few_photos, epochs=3.0, loop={"eval_every": 2})
-    assert (
-        "used to choose the model"
-        in (vt.train(other, tmp_path / "best").path / "report.html").read_text()
-    )
+    chosen = vt.train(other, tmp_path / "best").path
+    assert load_run_folder(chosen).selection_splits == {"val"}
+    card = (chosen / "model" / "README.md").read_text()
+    assert "were also used to choose the model" in card
     with pytest.raises(ConfigError, match="`patience` stops where no step is better"):
         LoopConfig(monitor="none", patience=2)
 
