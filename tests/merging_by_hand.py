@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vitral.layers import Attention, Grid
+from vitral.layers.relative_bias import RelativeBias
 from vitral.models import ViT
 
 
@@ -38,7 +39,15 @@ def attended(
             logits = []
             for key in range(len(seen)):
                 logit = q[query, head] @ k[key, head] / math.sqrt(channels)
-                if attention.relative is not None:
+                if isinstance(attention.relative, RelativeBias):
+                    grid = attention.relative.grid
+                    every = q.new_zeros(1, heads, 1 + math.prod(grid), channels)
+                    bias = attention.relative.bias(every, grid)
+                    ones, others = (
+                        [1 + it for it in groups[at]] or [0] for at in (query, key)
+                    )
+                    logit += bias[0, head][ones][:, others].mean()
+                elif attention.relative is not None:
                     table = attention.relative.table
                     middle = (len(table) - 1) // 2
                     pairs = [

@@ -41,6 +41,11 @@ VARIANTS = {
     "both": {"global_pool": "token_avg", "qk_norm": True, "mlp": "swiglu"},
     "map": {"global_pool": "map", "class_token": False, "qkv_bias": False},
     "relative": {"position": "relative", "global_pool": "avg"},
+    "relative bias": {
+        "position": "relative_bias",
+        "position_resize": "geometric",
+        "global_pool": "avg",
+    },
     "2-D in every layer": {"position": "learned_2d", "position_at": "every_layer"},
     "shared": {"position_at": "every_layer_shared", "global_pool": "avg"},
     "sin-cos": {"position": "sincos_2d", "norm_after_pool": True, "global_pool": "avg"},
@@ -198,7 +203,7 @@ def test_hidden_patches_are_merged_for_nothing(kind):
     torch.testing.assert_close(model(changed, mask), other, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", ["class token", "registers", "mean", "relative"])
+@pytest.mark.parametrize("kind", ["class token", "mean", "relative", "relative bias"])
 def test_maps_of_a_merged_model_have_the_geometry_of_the_image(kind):
     model = tiny_vit(depth=3, **VARIANTS[kind])
     prefix = model.config.num_prefix_tokens

@@ -30,6 +30,7 @@ from vitral.layers.position import (
     resize_time,
     sincos_2d,
 )
+from vitral.layers.relative_bias import RelativeBias, resize_bias
 from vitral.layers.rotary import RotaryPosition
 from vitral.layers.space_time_attention import (
     Along,
@@ -58,6 +59,7 @@ __all__ = [
     "MlpKind",
     "PatchDropout",
     "PatchEmbed",
+    "RelativeBias",
     "RelativePosition",
     "ResizeMethod",
     "RotaryPosition",
@@ -79,6 +81,7 @@ __all__ = [
     "num_merged",
     "patch_grid",
     "resize",
+    "resize_bias",
     "resize_time",
     "scatter_tokens",
     "sincos_2d",

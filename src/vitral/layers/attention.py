@@ -14,7 +14,31 @@ from torch import Tensor, nn
 from vitral.layers.init import xavier_uniform_
 from vitral.layers.merging import MergeState
 from vitral.layers.position import Grid, RelativePosition
+from vitral.layers.relative_bias import RelativeBias
 from vitral.layers.rotary import RotaryPosition
+
+
+class KeyBiaslessLinear(nn.Module):
+    """Queries, keys and values of one matrix, with biases of queries and values.
+
+    A bias of the keys adds one number to all logits of a query: it changes nothing,
+    unless keys are rotated. BEiT has none.
+    """
+
+    def __init__(self, dim: int, inner: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(3 * inner, dim))
+        self.q_bias = nn.Parameter(torch.zeros(inner))
+        self.v_bias = nn.Parameter(torch.zeros(inner))
+
+    @property
+    def bias(self) -> Float[Tensor, "three_inner"]:
+        return torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])
+
+    def forward(
+        self, x: Float[Tensor, "batch tokens dim"]
+    ) -> Float[Tensor, "batch tokens three_inner"]:
+        return F.linear(x, self.weight, self.bias)
 
 
 class Attention(nn.Module):
@@ -23,11 +47,12 @@ class Attention(nn.Module):
     Args:
         dim: width of a token; a multiple of `num_heads` unless `head_dim` is given.
         num_heads: number of heads.
+        k_bias: False for biases of queries and values alone.
         head_dim: channels of a head; None for dim / num_heads.
         qk_norm_eps: epsilon of a LayerNorm on the channels of each query and key (arXiv
             2302.05442); None for no such norms.
         drop: dropout on the output, after the projection.
-        relative: adds its scores to the logits; None for absolute positions.
+        relative: adds its bias to the logits; None for absolute positions.
         rotary: rotates queries and keys; None for other positions.
     """
 
@@ -38,17 +63,22 @@ class Attention(nn.Module):
         *,
         head_dim: int | None = None,
         qkv_bias: bool = True,
+        k_bias: bool = True,
         proj_bias: bool = True,
         qk_norm_eps: float | None = None,
         drop: float = 0.0,
-        relative: RelativePosition | None = None,
+        relative: RelativePosition | RelativeBias | None = None,
         rotary: RotaryPosition | None = None,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.head_dim = head_dim or dim // num_heads
         inner = num_heads * self.head_dim
-        self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
+        self.qkv: nn.Linear | KeyBiaslessLinear
+        if qkv_bias and not k_bias:
+            self.qkv = KeyBiaslessLinear(dim, inner)
+        else:
+            self.qkv = nn.Linear(dim, 3 * inner, bias=qkv_bias)
         self.q_norm = _norm_or_identity(self.head_dim, qk_norm_eps)
         self.k_norm = _norm_or_identity(self.head_dim, qk_norm_eps)
         self.relative = relative
@@ -208,7 +238,7 @@ class Attention(nn.Module):
         """Return the summand of the logits: relative scores, log sizes, the mask."""
         bias = _log_size(merged, q)
         if self.relative is not None:
-            scores = self.relative(q, grid, merged) * self.head_dim**-0.5
+            scores = self.relative.bias(q, grid, merged)
             bias = scores if bias is None else scores + bias
         if mask is None:
             return bias

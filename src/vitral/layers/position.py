@@ -17,13 +17,21 @@ from vitral.layers.patch_drop import gather_tokens
 from vitral.layers.resampling import (
     cubic,
     cubic_antialias,
+    geometric,
+    linear,
     linear_align_corners,
     nearest,
     symbolic_max,
 )
 
 ResizeMethod = Literal[
-    "official", "bicubic", "bicubic_antialias", "nearest", "nearest_flat"
+    "official",
+    "bilinear",
+    "bicubic",
+    "bicubic_antialias",
+    "nearest",
+    "nearest_flat",
+    "geometric",
 ]
 TimeResize = Literal["linear", "nearest"]
 
@@ -49,7 +57,8 @@ def resize(
     """Interpolate a position table, without class-token rows, to another grid.
 
     `official` is bilinear with the corners kept, as in the released code of the paper;
-    `bicubic` and `bicubic_antialias` sample at cell centres, as Hugging Face and timm.
+    `bilinear`, `bicubic` and `bicubic_antialias` sample at cell centres, as Hugging
+    Face and timm. `geometric` is for offsets: that of BEiT's authors.
     `nearest` is the forward pass of TimeSformer's released model. `nearest_flat` is its
     loader: along the list of all patches as one row, which moves most patches.
 
@@ -75,6 +84,16 @@ def resize(
         out = F.interpolate(wide, tuple(new), mode="nearest")
     elif method == "nearest_flat":
         out = F.interpolate(wide.flatten(2), new.rows * new.columns, mode="nearest")
+    elif method == "bilinear":
+        out = F.interpolate(wide, tuple(new), mode="bilinear")
+    elif method == "geometric":
+        rows, columns = (
+            geometric(
+                torch.arange(after, device=wide.device), before, after, wide.dtype
+            )
+            for before, after in zip(old, new, strict=True)
+        )
+        out = rows @ wide @ columns.T
     else:
         antialias = method == "bicubic_antialias"
         out = F.interpolate(wide, tuple(new), mode="bicubic", antialias=antialias)
@@ -84,6 +103,7 @@ def resize(
 
 _MATRIX = {
     "official": linear_align_corners,
+    "bilinear": linear,
     "bicubic": cubic,
     "bicubic_antialias": cubic_antialias,
     "nearest": nearest,
@@ -97,6 +117,12 @@ def _resize_traced(
     method: ResizeMethod,
 ) -> Float[Tensor, "*tables new_tokens dim"]:
     """Resize to a grid that is unknown during tracing, possibly the table's own."""
+    if method == "geometric":
+        raise ConfigError(
+            "`position_resize=geometric` is not possible in a graph of any image size, "
+            "as it is found by trial: export for one size, or set "
+            "`position_resize=bilinear`."
+        )
     wide = table if table.dtype == torch.float64 else table.float()
 
     def apply(name: ResizeMethod, before: int, after: int, cells: Tensor) -> Tensor:
@@ -208,6 +234,15 @@ class RelativePosition(nn.Module):
         scores = self._pairwise_scores(expanded, grid)
         shares = shares[:, None]
         return shares @ scores @ shares.transpose(-2, -1)
+
+    def bias(
+        self,
+        q: Float[Tensor, "batch heads tokens head_dim"],
+        grid: Grid,
+        merged: MergeState | None = None,
+    ) -> Float[Tensor, "batch heads tokens tokens"]:
+        """Return the summand of the logits: the scores, scaled as those of the keys."""
+        return self(q, grid, merged) * q.shape[-1] ** -0.5
 
     def _pairwise_scores(
         self, q: Float[Tensor, "batch heads tokens head_dim"], grid: Grid

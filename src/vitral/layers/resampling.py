@@ -100,6 +100,45 @@ def nearest_exact(
     return (cell[:, None] == cells).to(dtype)
 
 
+def geometric(
+    new_indices: Int[Tensor, "new"], old: int, new: int, dtype: torch.dtype
+) -> Float[Tensor, "new old"]:
+    """Interpolate linearly between old cells that stand ever farther from the middle.
+
+    For offsets of an odd number (BEiT's authors): the distances from the middle grow
+    geometrically, so that near offsets keep their values and the last ones meet.
+    """
+    half = old // 2
+    ratio, distances, step = _ratio(half, new // 2), [0.0], 1.0
+    for _ in range(half):
+        distances.append(distances[-1] + step)
+        step *= ratio
+    points = [-it for it in reversed(distances[1:])] + distances
+    target = (new_indices - new // 2).to(dtype).clamp(points[0], points[-1])
+    # The hat of each old cell; the first and the last have one slope.
+    weights = []
+    for index, point in enumerate(points):
+        rise = fall = torch.ones_like(target)
+        if index:
+            rise = 1 + (target - point) / (point - points[index - 1])
+        if index + 1 < old:
+            fall = 1 - (target - point) / (points[index + 1] - point)
+        weights.append(torch.minimum(rise, fall).clamp_min(0))
+    return torch.stack(weights, dim=1)
+
+
+def _ratio(count: int, reach: int) -> float:
+    """Return the ratio from 1.01 to 1.5 whose `count` powers sum to `reach`."""
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        if (1 - ratio**count) / (1 - ratio) > reach:
+            high = ratio
+        else:
+            low = ratio
+    return (low + high) / 2
+
+
 def symbolic_max(first: int, second: int) -> int:
     """Return the larger of two sizes, also of sizes unknown during tracing."""
     larger: int = torch.sym_max(first, second)  # type: ignore[assignment]

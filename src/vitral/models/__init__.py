@@ -39,9 +39,10 @@ from vitral.models.timesformer import (
     start_config,
 )
 from vitral.models.tnt import TNT, TNTConfig
-from vitral.models.vit import SIZES, MergeSchedule, ViT, ViTConfig
+from vitral.models.vit import IN_ATTENTION, SIZES, MergeSchedule, ViT, ViTConfig
 
 __all__ = [
+    "IN_ATTENTION",
     "SIZES",
     "TNT",
     "AttentionType",

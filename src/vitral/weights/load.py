@@ -4,7 +4,6 @@ Each tensor is copied, changed, resized, new or dropped. A change of the functio
 was not requested raises an error that names the tensor.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,8 @@ from torch import Tensor, nn
 import vitral.models
 from vitral.data import Preprocess
 from vitral.errors import ConfigError, WeightsError
-from vitral.layers import Grid, resize
-from vitral.models import ModelConfig, TimeSformerConfig, VisionModel, ViTConfig
+from vitral.layers import Grid
+from vitral.models import ModelConfig, TimeSformerConfig, VisionModel
 from vitral.models.meta_init import meta_init
 from vitral.weights import zoo
 from vitral.weights.channels import ChannelInit, adapt_channels, is_stem
@@ -35,6 +34,11 @@ from vitral.weights.inflate_video import inflate, resize_time_embed
 from vitral.weights.layouts import naming_the_family, with_settings
 from vitral.weights.ledger import Ledger, LedgerLine
 from vitral.weights.mismatch import check
+from vitral.weights.resize_positions import (
+    is_bias_table,
+    resize_bias_table,
+    resize_pos_embed,
+)
 
 HEAD = ("head.", "head_dist.", "pre_logits.")
 """Prefixes of the task's parameters: only these may be new or dropped."""
@@ -189,7 +193,9 @@ def build(
             state[name] = fresh.tensor(name)
             lines.append(LedgerLine(name, "new", _new_reason(name, config)))
         elif name == "pos_embed" and tensor.shape != empty.shape:
-            state[name] = _resize_pos_embed(tensor, source, config, lines)
+            state[name] = resize_pos_embed(tensor, source, config, lines)
+        elif is_bias_table(name, config) and tensor.shape != empty.shape:
+            state[name] = resize_bias_table(name, tensor, source, config, lines)
         elif _is_other_num_frames(name, tensor, empty):
             assert isinstance(config, TimeSformerConfig)
             state[name] = resize_time_embed(tensor, config, lines)
@@ -264,30 +270,6 @@ def _is_other_num_frames(name: str, tensor: Tensor, empty: Tensor) -> bool:
     """Return whether `tensor` holds time positions of another number of frames."""
     frames = tensor.ndim == 3 and tensor.shape[1] != empty.shape[1]
     return name == "time_embed" and frames and tensor.shape[2] == empty.shape[2]
-
-
-def _resize_pos_embed(
-    table: Tensor, source: WeightsSource, config: ModelConfig, lines: list[LedgerLine]
-) -> Tensor:
-    old = source.config
-    assert isinstance(old, ViTConfig)
-    assert isinstance(config, ViTConfig)
-    prefix = old.num_prefix_positions
-    same_rows = prefix == config.num_prefix_positions
-    fits = table.shape[1:] == (prefix + math.prod(old.grid), config.embed_dim)
-    if not (same_rows and fits and old.grid != config.grid):
-        raise WeightsError(
-            f"{source.path}: tensor pos_embed has shape {tuple(table.shape)}, but "
-            f"the model needs {config.num_prefix_positions} + "
-            f"{math.prod(config.grid)} rows of {config.embed_dim}. The setting that "
-            "decides this shape was changed; leave it as the weights have it."
-        )
-    method = config.position_resize
-    rows = resize(table[:, prefix:], old.grid, config.grid, method)
-    detail = f"{old.grid.rows} x {old.grid.columns} -> {config.grid.rows} x "
-    detail += f"{config.grid.columns} patches, {method}"
-    lines.append(LedgerLine("pos_embed", "resized", detail))
-    return torch.cat([table[:, :prefix], rows], dim=1)
 
 
 def _dropped_lines(source: WeightsSource, made: set[str]) -> list[LedgerLine]:

@@ -18,10 +18,12 @@ ACTIVATIONS: dict[Activation, str] = {
 }
 RESIZES: dict[ResizeMethod, str] = {
     "official": "the official code's bilinear zoom",
+    "bilinear": "bilinear interpolation",
     "bicubic": "bicubic interpolation",
     "bicubic_antialias": "bicubic interpolation with a low-pass",
     "nearest": "the nearest row of the table",
     "nearest_flat": "the nearest row of the table as one long list",
+    "geometric": "the geometric zoom of BEiT's authors",
 }
 
 

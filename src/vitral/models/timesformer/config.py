@@ -13,7 +13,7 @@ from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, TimeResize
 from vitral.layers.space_time_attention import GROUP_AXES, STRIDE, Along, Extent, radii
 from vitral.models.base import Size2d, require, require_off, to_2tuple
-from vitral.models.vit import SIZES, ViTConfig
+from vitral.models.vit import IN_ATTENTION, SIZES, ViTConfig
 
 AttentionType = Literal["space", "joint", "divided", "local_global", "axial"]
 StepKind = Along | Literal["clip", "local", "strided"]
@@ -72,7 +72,12 @@ class TimeSformerConfig(ViTConfig):
             f"{self.num_frames}.",
         )
         require(
-            self.position not in ("relative", "rotary") and self.position_at == "stem",
+            self.k_bias,
+            "TimeSformer's keys have a bias where its queries have: set `k_bias=True`, "
+            "or `qkv_bias=False`.",
+        )
+        require(
+            self.position not in IN_ATTENTION and self.position_at == "stem",
             "TimeSformer adds its positions to the tokens, once, at the stem: got "
             f"`position={self.position}` and `position_at={self.position_at}`.",
         )

@@ -11,6 +11,7 @@ from vitral.layers import (
     Attention,
     Block,
     Mlp,
+    RelativeBias,
     RelativePosition,
     RotaryPosition,
     SwiGLU,
@@ -31,8 +32,11 @@ def attention_settings(config: ViTConfig) -> dict[str, Any]:
 
 
 def build_block(config: ViTConfig, drop_path: float) -> Block:
-    dim, relative, rotary = config.embed_dim, None, None
-    if config.position == "relative":
+    dim, rotary = config.embed_dim, None
+    relative: RelativePosition | RelativeBias | None = None
+    if config.position == "relative_bias":
+        relative = RelativeBias(config.grid, config.num_heads, config.position_resize)
+    elif config.position == "relative":
         relative = RelativePosition(
             config.grid,
             config.attention_dim // config.num_heads,
@@ -40,8 +44,8 @@ def build_block(config: ViTConfig, drop_path: float) -> Block:
         )
     elif config.position == "rotary":
         rotary = RotaryPosition(config.num_prefix_tokens)
-    positions = {"relative": relative, "rotary": rotary}
-    settings = attention_settings(config) | positions
+    own = {"k_bias": config.k_bias, "relative": relative, "rotary": rotary}
+    settings = attention_settings(config) | own
     attention = Attention(dim, config.num_heads, **settings)
     layer = SwiGLU if config.mlp == "swiglu" else Mlp
     mlp = layer(dim, config.mlp_dim, act=config.act, drop=config.drop_rate)

@@ -15,7 +15,9 @@ from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, ResizeMethod
 from vitral.models.base import ModelConfig, Size2d, require, to_2tuple
 
-UNADDED = ("none", "relative", "rotary")
+IN_ATTENTION = ("relative", "relative_bias", "rotary")
+"""Positions that change the logits of the attention."""
+UNADDED = ("none", *IN_ATTENTION)
 """Positions that are added to no token."""
 MergeSchedule = Literal["constant", "decreasing", "every_fourth"]
 
@@ -47,10 +49,16 @@ class ViTConfig(ModelConfig):
     """Input of the head: class token, mean of the patches, attention pooling, the
     first two concatenated, or the mean of class token and patches."""
     position: Literal[
-        "none", "learned_1d", "learned_2d", "relative", "sincos_2d", "rotary"
+        "none",
+        "learned_1d",
+        "learned_2d",
+        "relative",
+        "relative_bias",
+        "sincos_2d",
+        "rotary",
     ] = "learned_1d"
-    """Type of position embedding (appendix D.4); `rotary` as DINOv3
-    (arXiv 2508.10104)."""
+    """Type of position embedding (appendix D.4); `relative_bias` as BEiT
+    (arXiv 2106.08254), `rotary` as DINOv3 (arXiv 2508.10104)."""
     position_at: Literal["stem", "every_layer", "every_layer_shared"] = "stem"
     """Place of an absolute position: once, before every block from a table of its own,
     or before every block from one table."""
@@ -59,9 +67,12 @@ class ViTConfig(ModelConfig):
     no_embed_reg: bool = False
     """Give the class token a row in that table, but the registers none."""
     position_resize: ResizeMethod = "official"
-    """Resizing of the table for another grid at run time."""
+    """Resizing of the table for another grid at run time; `geometric` of a
+    `relative_bias` only."""
     qkv_bias: bool = True
     """Bias of queries, keys and values."""
+    k_bias: bool = True
+    """False for a bias of queries and values alone, as in BEiT."""
     proj_bias: bool = True
     """Bias of the attention's output projection."""
     qk_norm: bool = False
@@ -138,13 +149,24 @@ class ViTConfig(ModelConfig):
         rate = self.patch_drop_rate
         require(0 <= rate < 1, f"`patch_drop_rate` must lie in [0, 1): got {rate}.")
         require(
-            rate == 0 or self.position not in ("relative", "rotary"),
+            rate == 0 or self.position not in IN_ATTENTION,
             f"`patch_drop_rate` cannot be used with `position={self.position}`, whose "
             "scores "
             f"belong to the whole grid: set `patch_drop_rate=0`, got {rate}.",
         )
         if self.position == "rotary":
             self._require_rotary()
+        require(
+            self.position != "relative_bias"
+            or (self.class_token and self.num_prefix_tokens == 1),
+            "`position=relative_bias` has rows for one class token and no other token "
+            "before the patches: set `class_token=True` and `reg_tokens=0` in a ViT.",
+        )
+        require(
+            self.position_resize != "geometric" or self.position == "relative_bias",
+            "`position_resize=geometric` resizes a table of offsets: set "
+            f"`position=relative_bias`, got `{self.position}`.",
+        )
 
     def _require_rotary(self) -> None:
         """Refuse what rotated queries and keys cannot be used with."""

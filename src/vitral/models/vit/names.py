@@ -26,6 +26,7 @@ TIMM = re.compile(
 CLIP = re.compile(
     rf"vit_({'|'.join(FOREIGN_SIZES)})_patch(\d+)_clip_(quickgelu_)?(\d+)(?:\.[\w.]+)?"
 )
+BEIT = re.compile(r"beit(v2)?_(base|large)_patch(16)_(\d+)(?:\.[\w.]+)?")
 DINOV3 = re.compile(
     r"vit_(small|small_plus|base|large|huge_plus)_patch16_dinov3(?:\.[\w.]+)?"
 )
@@ -71,6 +72,19 @@ def parse_name(name: str) -> dict[str, Any] | None:
         size, patch, quick, pixels = match.groups()
         changes = {"norm_pre": True, "norm_eps": 1e-5, "image_size": int(pixels)}
         changes["act"] = "quick_gelu" if quick else "gelu"
+        return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
+    if match := BEIT.fullmatch(name):
+        second, size, patch, pixels = match.groups()
+        changes = {
+            "act": "gelu",
+            "position": "relative_bias",
+            "k_bias": False,
+            "position_resize": "geometric",
+            "init_values": 0.1 if size == "base" and not second else 1e-5,
+            "global_pool": "avg",
+            "norm_after_pool": True,
+            "image_size": int(pixels),
+        }
         return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
     if match := DINOV3.fullmatch(name):
         return _dinov3(match[1])

@@ -44,7 +44,7 @@ from vitral.models.vit.build import (
     build_position_tables,
     build_pre_logits,
 )
-from vitral.models.vit.config import UNADDED, ViTConfig
+from vitral.models.vit.config import IN_ATTENTION, UNADDED, ViTConfig
 from vitral.models.vit.names import NAMES, name_for, parse_name
 
 
@@ -273,7 +273,7 @@ class ViT(VisionModel):
         config = self.config
         return (
             config.global_pool == "token"
-            and config.position not in ("relative", "rotary")
+            and config.position not in IN_ATTENTION
             and config.position_at == "stem"
             and tokens.mask is None
             and first < config.depth

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from vitral.errors import ConfigError
 from vitral.layers import Grid
-from vitral.models import ViT
+from vitral.models import IN_ATTENTION, ViT
 from vitral.tasks.objective import (
     BatchLike,
     upcast_half,
@@ -217,7 +217,7 @@ def _require_encoder(model: nn.Module) -> None:
         )
     require_all_patches(model)
     config = model.config
-    if config.position_at != "stem" or config.position in ("relative", "rotary"):
+    if config.position_at != "stem" or config.position in IN_ATTENTION:
         raise ConfigError(
             "The encoder leaves patches out after the stem, so positions must be "
             f"added there: set `position_at=stem`, got `{config.position_at}` with "

@@ -13,7 +13,10 @@ from vitral.weights.checkpoint_facts import LayoutInput
 
 MOST_NAMES = 20_000
 """Names of a file that are looked at."""
-HAS = "a ViT, DeiT, DINO, MAE, I-JEPA, CLIP, BiT or hybrid, TNT, TimeSformer"
+HAS = (
+    "a ViT, DeiT, DINO, MAE, I-JEPA, CLIP, DINOv3, BEiT, BiT or hybrid, TNT, "
+    "TimeSformer"
+)
 """Families whose weights load."""
 START = r"(?:^|[./])"
 BY_TENSORS: tuple[tuple[str, str], ...] = (
@@ -97,7 +100,7 @@ BY_TENSORS: tuple[tuple[str, str], ...] = (
 """Family, and what one of its tensors is called; the first that applies counts."""
 HAS_NAMES = (
     r"(vit|deit3?)_[a-z]+\d*(_distilled)?_patch\d+(_reg\d+)?(_dinov2|_siglip)?(_\d+)?"
-    r"|(vit|deit|dinov2|dinov2_with_registers|vit_mae|vit_msn|bit|timesformer)"
+    r"|beit(v2)?_(base|large)_patch16_\d+|(vit|deit|beit|dinov2|dinov2_with_registers|vit_mae|vit_msn|bit|timesformer)"
 )
 """Architectures of timm and model types of Hugging Face that load."""
 READABLE = (
@@ -105,6 +108,7 @@ READABLE = (
     "vision encoder of CLIP",
     "a CLIP or SigLIP of images and texts",
     "DINOv3",
+    "BEiT",
     "Eva, of rotary positions (DINOv3 among them)",
 )
 """Families of `BY_TENSORS` of which vitral reads some models."""

@@ -37,7 +37,7 @@ NO_REGISTERS: Limit = ("it has no registers", lambda it: it.reg_tokens > 0)
 PLAIN_MLP: Limit = ("its perceptrons are plain", lambda it: it.mlp != "plain")
 ALL_BIASES: Limit = (
     "its attention has biases everywhere",
-    lambda it: not it.qkv_bias or not it.proj_bias,
+    lambda it: not it.qkv_bias or not it.k_bias or not it.proj_bias,
 )
 PROJ_BIAS: Limit = (
     "it has a bias wherever the attention projects",
@@ -55,6 +55,10 @@ HEADS_WIDTH: Limit = (
     lambda it: it.attention_dim != it.embed_dim,
 )
 NO_PATCH_NORM: Limit = ("its patches have no norms", lambda it: it.patch_norm)
+KEY_BIAS: Limit = (
+    "its keys have a bias where its queries have",
+    lambda it: it.qkv_bias and not it.k_bias,
+)
 NO_NORM_PRE: Limit = (
     "its tokens have no norm before the first block",
     lambda it: it.norm_pre,

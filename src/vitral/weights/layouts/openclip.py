@@ -14,9 +14,10 @@ from vitral.json_file import read_object
 from vitral.layers import Activation
 from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.layouts import clip, json_fields, limits
+from vitral.weights.layouts import json_fields, limits
 from vitral.weights.layouts.activations import read_activation
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.layouts.shared import clip
 from vitral.weights.mapping import TensorMapping, copy, copy_layer, reshape, transpose
 from vitral.weights.numerics import (
     CLIP_MEAN,

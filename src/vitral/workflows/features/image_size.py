@@ -26,7 +26,7 @@ def choose_image_size(config: ModelConfig, dataset: Dataset) -> int | None:
     height, width = config.image_hw
     if height != width or height <= USUAL or dataset.kind == "clips":
         return None
-    if not isinstance(config, ViTConfig) or config.position == "relative":
+    if not isinstance(config, ViTConfig) or config.position.startswith("relative"):
         return None
     median = _median_size(dataset)
     if median is None:

@@ -11,7 +11,7 @@ from typing import Any
 from vitral.errors import WeightsError
 from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.layouts import clip, json_fields, limits
+from vitral.weights.layouts import json_fields, limits
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.fields import (
     ACTIVATION_NAMES,
@@ -19,6 +19,7 @@ from vitral.weights.layouts.huggingface.fields import (
 )
 from vitral.weights.layouts.huggingface.vit import ACTIVATIONS
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.layouts.shared import clip
 from vitral.weights.mapping import TensorMapping, concat, copy, copy_layer, reshape
 from vitral.weights.numerics import differences
 

@@ -9,7 +9,7 @@ import torch
 
 from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.layouts import dinov3, json_fields, limits
+from vitral.weights.layouts import json_fields, limits
 from vitral.weights.layouts.huggingface import preprocessor
 from vitral.weights.layouts.huggingface.fields import (
     ACTIVATION_NAMES,
@@ -18,6 +18,7 @@ from vitral.weights.layouts.huggingface.fields import (
 )
 from vitral.weights.layouts.huggingface.vit import read_activation
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.layouts.shared import dinov3
 from vitral.weights.mapping import (
     TensorMapping,
     concat,

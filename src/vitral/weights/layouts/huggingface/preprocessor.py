@@ -41,6 +41,7 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
     "vit_mae": {"size": _square(224), "resample": 3, **IMAGENET},
     "ijepa": {"size": _square(224), "resample": 3, **IMAGENET},
     "dinov3_vit": {"size": _square(224), "resample": 2, **IMAGENET},
+    "beit": {"size": _square(224), "resample": 2, **HALVES},
     "vit_msn": {"size": _square(224), "resample": 2, **IMAGENET},
     "dinov2": {**CUT, "resample": 3, **IMAGENET},
     "bit": {
@@ -167,7 +168,7 @@ def _geometry(
         )
         by_edge = "shortest_edge" in convention.get("size", {})
         if processor is not None:
-            by_edge = not str(processor).startswith(("ViT", "DeiT"))
+            by_edge = not str(processor).startswith(("ViT", "DeiT", "Beit"))
         edge = size if by_edge else None
     if edge is not None:
         if crop is None:

@@ -54,7 +54,9 @@ def detect(opened: LayoutInput) -> bool:
     prefix = names.find_prefix(opened.file)
     # TimeSformer's names are the same but for its fused matrix.
     fused = f"{prefix}encoder.layer.0.attention.attention.qkv.weight"
-    supported = opened.config_json.get("model_type") in (None, *TYPES)
+    # BEiT's are the same but for its scales and its positions.
+    beit = f"{prefix}encoder.layer.0.lambda_1" in opened.file
+    supported = not beit and opened.config_json.get("model_type") in (None, *TYPES)
     return supported and prefix is not None and fused not in opened.file
 
 

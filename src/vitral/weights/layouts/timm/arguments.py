@@ -35,6 +35,7 @@ ENCODER_LIMITS: tuple[limits.Limit, ...] = (
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
     limits.PROJ_BIAS,
+    limits.KEY_BIAS,
 )
 DEIT_LIMITS: tuple[limits.Limit, ...] = (
     limits.NO_NORM_PRE,

@@ -10,8 +10,9 @@ from typing import Any
 from vitral.data import Preprocess
 from vitral.models import ViTConfig
 from vitral.weights.checkpoint_facts import LayoutInput, WeightsSource
-from vitral.weights.layouts import dinov3, json_fields, limits
+from vitral.weights.layouts import json_fields, limits
 from vitral.weights.layouts.layout import Layout, LayoutOutput, ModelSpec
+from vitral.weights.layouts.shared import dinov3
 from vitral.weights.layouts.timm import settings
 from vitral.weights.layouts.timm.layout import read_preprocess
 from vitral.weights.mapping import (

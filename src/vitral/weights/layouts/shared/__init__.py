@@ -1,0 +1,5 @@
+"""Facts of a family of models that several layouts share, one module a family."""
+
+from vitral.weights.layouts.shared import beit, clip, dinov3
+
+__all__ = ["beit", "clip", "dinov3"]
