@@ -117,6 +117,17 @@ MODELS: dict[str, ModelConfig] = {
         norm_after_pool=True,
         k_bias=False,
     ),
+    "EVA-02": ViTConfig(
+        **{**TINY, "image_size": 48, "global_pool": "avg"},
+        position="learned_rotary",
+        mlp="swiglu",
+        mlp_norm=True,
+        norm_after_pool=True,
+        k_bias=False,
+    ),
+    "a norm in the gate": ViTConfig(
+        **{**TINY, "image_size": 48}, mlp="swiglu", mlp_norm=True
+    ),
     "keys without a bias": ViTConfig(**{**TINY, "image_size": 48}, k_bias=False),
     "DeiT": DeiTConfig(**TINY),
     "DeiT with one head": DeiTConfig(**TINY, distillation_head=False),

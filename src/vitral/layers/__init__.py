@@ -31,7 +31,7 @@ from vitral.layers.position import (
     sincos_2d,
 )
 from vitral.layers.relative_bias import RelativeBias, resize_bias
-from vitral.layers.rotary import RotaryPosition
+from vitral.layers.rotary import IndexRotaryPosition, RotaryPosition
 from vitral.layers.space_time_attention import (
     Along,
     ClipAttention,
@@ -52,6 +52,7 @@ __all__ = [
     "DropPath",
     "Extent",
     "Grid",
+    "IndexRotaryPosition",
     "LayerScale",
     "LocalAttention",
     "MergeState",

@@ -55,14 +55,27 @@ class SwiGLU(nn.Module):
     """Gated MLP, silu(x A) * (x B), then a dense layer (arXiv 2002.05202).
 
     A and B are one matrix of twice the hidden width, as in DINOv2's largest model.
+
+    Args:
+        norm_eps: epsilon of a LayerNorm before the dense layer, as in EVA-02; None for
+            none.
     """
 
     def __init__(
-        self, dim: int, hidden_dim: int, *, act: Activation, drop: float = 0.0
+        self,
+        dim: int,
+        hidden_dim: int,
+        *,
+        act: Activation,
+        drop: float = 0.0,
+        norm_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, 2 * hidden_dim)
         self.drop1 = nn.Dropout(drop)
+        self.norm: nn.Module = nn.Identity()
+        if norm_eps is not None:
+            self.norm = nn.LayerNorm(hidden_dim, norm_eps)
         self.fc2 = nn.Linear(hidden_dim, dim)
         self.drop2 = nn.Dropout(drop)
         self.reset_parameters()
@@ -77,4 +90,4 @@ class SwiGLU(nn.Module):
         self, x: Float[Tensor, "batch tokens dim"]
     ) -> Float[Tensor, "batch tokens dim"]:
         gate, value = self.fc1(x).chunk(2, dim=-1)
-        return self.drop2(self.fc2(self.drop1(F.silu(gate) * value)))
+        return self.drop2(self.fc2(self.norm(self.drop1(F.silu(gate) * value))))

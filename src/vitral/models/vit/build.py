@@ -10,6 +10,7 @@ from torch import nn
 from vitral.layers import (
     Attention,
     Block,
+    IndexRotaryPosition,
     Mlp,
     RelativeBias,
     RelativePosition,
@@ -17,7 +18,7 @@ from vitral.layers import (
     SwiGLU,
     lecun_normal_,
 )
-from vitral.models.vit.config import ViTConfig
+from vitral.models.vit.config import LEARNED_1D, ViTConfig
 
 
 def attention_settings(config: ViTConfig) -> dict[str, Any]:
@@ -32,7 +33,8 @@ def attention_settings(config: ViTConfig) -> dict[str, Any]:
 
 
 def build_block(config: ViTConfig, drop_path: float) -> Block:
-    dim, rotary = config.embed_dim, None
+    dim = config.embed_dim
+    rotary: RotaryPosition | None = None
     relative: RelativePosition | RelativeBias | None = None
     if config.position == "relative_bias":
         relative = RelativeBias(config.grid, config.num_heads, config.position_resize)
@@ -44,11 +46,18 @@ def build_block(config: ViTConfig, drop_path: float) -> Block:
         )
     elif config.position == "rotary":
         rotary = RotaryPosition(config.num_prefix_tokens)
+    elif config.position in ("rotary_index", "learned_rotary"):
+        rotary = IndexRotaryPosition(config.num_prefix_tokens)
     own = {"k_bias": config.k_bias, "relative": relative, "rotary": rotary}
     settings = attention_settings(config) | own
     attention = Attention(dim, config.num_heads, **settings)
-    layer = SwiGLU if config.mlp == "swiglu" else Mlp
-    mlp = layer(dim, config.mlp_dim, act=config.act, drop=config.drop_rate)
+    given: dict[str, Any] = {"act": config.act, "drop": config.drop_rate}
+    mlp: Mlp | SwiGLU
+    if config.mlp == "swiglu":
+        given["norm_eps"] = config.norm_eps if config.mlp_norm else None
+        mlp = SwiGLU(dim, config.mlp_dim, **given)
+    else:
+        mlp = Mlp(dim, config.mlp_dim, **given)
     return Block(
         dim,
         attention,
@@ -64,7 +73,7 @@ def build_position_tables(config: ViTConfig) -> dict[str, nn.Parameter]:
     dim, prefix, grid = config.embed_dim, config.num_prefix_positions, config.grid
     tables = config.depth if config.position_at == "every_layer" else 1
     shapes: dict[str, tuple[int, ...]] = {}
-    if config.position == "learned_1d":
+    if config.position in LEARNED_1D:
         shapes["pos_embed"] = (tables, prefix + math.prod(grid), dim)
     elif config.position == "learned_2d":
         shapes["pos_embed_x"] = (tables, grid.columns, dim // 2)

@@ -15,9 +15,13 @@ from vitral.layers.patch import patch_grid
 from vitral.layers.position import Grid, ResizeMethod
 from vitral.models.base import ModelConfig, Size2d, require, to_2tuple
 
-IN_ATTENTION = ("relative", "relative_bias", "rotary")
+ROTARY = ("rotary", "rotary_index", "learned_rotary")
+"""Positions that rotate queries and keys."""
+IN_ATTENTION = ("relative", "relative_bias", *ROTARY)
 """Positions that change the logits of the attention."""
-UNADDED = ("none", *IN_ATTENTION)
+LEARNED_1D = ("learned_1d", "learned_rotary")
+"""Positions with one row of a table for each patch."""
+UNADDED = ("none", "relative", "relative_bias", "rotary", "rotary_index")
 """Positions that are added to no token."""
 MergeSchedule = Literal["constant", "decreasing", "every_fourth"]
 
@@ -41,6 +45,8 @@ class ViTConfig(ModelConfig):
     mlp: MlpKind = "plain"
     """`plain` for two layers with GELU; `swiglu` for a gate (arXiv 2002.05202), whose
     first layer is twice as wide as mlp_dim."""
+    mlp_norm: bool = False
+    """LayerNorm inside a `swiglu`, before its last layer, as in EVA-02."""
     class_token: bool = True
     """Put a learned token before the patches."""
     reg_tokens: int = 0
@@ -56,9 +62,13 @@ class ViTConfig(ModelConfig):
         "relative_bias",
         "sincos_2d",
         "rotary",
+        "rotary_index",
+        "learned_rotary",
     ] = "learned_1d"
     """Type of position embedding (appendix D.4); `relative_bias` as BEiT
-    (arXiv 2106.08254), `rotary` as DINOv3 (arXiv 2508.10104)."""
+    (arXiv 2106.08254), `rotary` as DINOv3 (arXiv 2508.10104),
+    `rotary_index` by EVA-02's angles, and `learned_rotary` with a `learned_1d` table as
+    well, as EVA-02 (arXiv 2303.11331)."""
     position_at: Literal["stem", "every_layer", "every_layer_shared"] = "stem"
     """Place of an absolute position: once, before every block from a table of its own,
     or before every block from one table."""
@@ -154,8 +164,13 @@ class ViTConfig(ModelConfig):
             "scores "
             f"belong to the whole grid: set `patch_drop_rate=0`, got {rate}.",
         )
-        if self.position == "rotary":
+        if self.position in ROTARY:
             self._require_rotary()
+        require(
+            not self.mlp_norm or self.mlp == "swiglu",
+            "`mlp_norm` is of a gated perceptron: set `mlp=swiglu`, or "
+            f"`mlp_norm=False`, got `mlp={self.mlp}`.",
+        )
         require(
             self.position != "relative_bias"
             or (self.class_token and self.num_prefix_tokens == 1),
@@ -173,13 +188,14 @@ class ViTConfig(ModelConfig):
         channels = self.attention_dim // self.num_heads
         require(
             channels % 4 == 0,
-            "`position=rotary` needs heads whose channels are a multiple of 4: got "
-            f"{channels}.",
+            f"`position={self.position}` needs heads whose channels are a multiple of "
+            f"4: got {channels}.",
         )
         require(
             self.merge_rate == 0,
-            "`merge_rate` cannot be used with `position=rotary`: a merged token has no "
-            f"position to be rotated by. Set `merge_rate=0`, got {self.merge_rate}.",
+            f"`merge_rate` cannot be used with `position={self.position}`: a merged "
+            "token has no position to be rotated by. Set `merge_rate=0`, got "
+            f"{self.merge_rate}.",
         )
 
     @property

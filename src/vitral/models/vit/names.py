@@ -30,6 +30,13 @@ BEIT = re.compile(r"beit(v2)?_(base|large)_patch(16)_(\d+)(?:\.[\w.]+)?")
 DINOV3 = re.compile(
     r"vit_(small|small_plus|base|large|huge_plus)_patch16_dinov3(?:\.[\w.]+)?"
 )
+EVA02 = re.compile(r"eva02_(tiny|small|base|large)_patch14_(\d+)(?:\.[\w.]+)?")
+EVA01 = re.compile(r"eva_giant_patch14_(clip_)?(\d+)(?:\.[\w.]+)?")
+ROPE = re.compile(
+    r"vit_(medium|mediumd|betwixt|base)_patch16_rope_reg(\d)_gap_256(?:\.[\w.]+)?"
+)
+"""timm's own models with EVA-02's angles."""
+POOLED = {"act": "gelu", "global_pool": "avg", "norm_after_pool": True, "k_bias": False}
 DINOV2_GIANT = {"embed_dim": 1536, "num_heads": 24, "mlp_dim": 4096, "mlp": "swiglu"}
 """Settings of DINOv2's giant, which is not that of 2106.04560."""
 HUGGING_FACE = re.compile(
@@ -76,22 +83,55 @@ def parse_name(name: str) -> dict[str, Any] | None:
     if match := BEIT.fullmatch(name):
         second, size, patch, pixels = match.groups()
         changes = {
-            "act": "gelu",
+            **POOLED,
             "position": "relative_bias",
-            "k_bias": False,
             "position_resize": "geometric",
             "init_values": 0.1 if size == "base" and not second else 1e-5,
-            "global_pool": "avg",
-            "norm_after_pool": True,
             "image_size": int(pixels),
         }
         return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
+    if eva := _eva(name):
+        return eva
     if match := DINOV3.fullmatch(name):
         return _dinov3(match[1])
     if match := HUGGING_FACE.fullmatch(name):
         size, patch, pixels = match.groups()
         changes = {"act": "gelu", "norm_eps": 1e-12, "image_size": int(pixels or 224)}
         return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
+    return None
+
+
+def _eva(name: str) -> dict[str, Any] | None:
+    """Return the settings of EVA-01, EVA-02 or a model with EVA-02's angles."""
+    if match := EVA01.fullmatch(name):
+        clip, pixels = match.groups()
+        pool = {"global_pool": "token", "norm_after_pool": False} if clip else {}
+        return {**settings("giant", 14), **POOLED, **pool, "image_size": int(pixels)}
+    if match := EVA02.fullmatch(name):
+        sizes = settings(FOREIGN_SIZES[match[1]], 14)
+        changes = {
+            "position": "learned_rotary",
+            "mlp": "swiglu",
+            "mlp_dim": int(sizes["embed_dim"] * 8 / 3),
+            "mlp_norm": match[1] in ("base", "large"),
+            "image_size": int(match[2]),
+        }
+        return {**sizes, **POOLED, **changes}
+    if match := ROPE.fullmatch(name):
+        size, registers = match.groups()
+        changes = {
+            "position": "rotary_index",
+            "class_token": False,
+            "reg_tokens": int(registers),
+            "init_values": 1e-5,
+            "image_size": 256,
+        }
+        if size == "mediumd":
+            changes |= {"depth": 20, "qkv_bias": False, "k_bias": True}
+        if size == "betwixt":
+            changes |= {"embed_dim": 640, "mlp_dim": 2560, "num_heads": 10}
+        known = settings("b" if size == "base" else "m", 16)
+        return {**known, **POOLED, **changes}
     return None
 
 

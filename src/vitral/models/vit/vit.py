@@ -44,7 +44,7 @@ from vitral.models.vit.build import (
     build_position_tables,
     build_pre_logits,
 )
-from vitral.models.vit.config import IN_ATTENTION, UNADDED, ViTConfig
+from vitral.models.vit.config import IN_ATTENTION, LEARNED_1D, UNADDED, ViTConfig
 from vitral.models.vit.names import NAMES, name_for, parse_name
 
 
@@ -117,7 +117,7 @@ class ViT(VisionModel):
         method = config.position_resize
         if config.position in UNADDED:
             return None
-        if config.position == "learned_1d":
+        if config.position in LEARNED_1D:
             prefix_rows = config.num_prefix_positions
             if grid.is_known and grid == config.grid and prefix_rows == prefix:
                 return self.pos_embed

@@ -14,8 +14,8 @@ from vitral.weights.checkpoint_facts import LayoutInput
 MOST_NAMES = 20_000
 """Names of a file that are looked at."""
 HAS = (
-    "a ViT, DeiT, DINO, MAE, I-JEPA, CLIP, DINOv3, BEiT, BiT or hybrid, TNT, "
-    "TimeSformer"
+    "a ViT, DeiT, DINO, MAE, I-JEPA, CLIP, DINOv3, BEiT, EVA-02, BiT or hybrid, "
+    "TNT, TimeSformer"
 )
 """Families whose weights load."""
 START = r"(?:^|[./])"
@@ -100,7 +100,8 @@ BY_TENSORS: tuple[tuple[str, str], ...] = (
 """Family, and what one of its tensors is called; the first that applies counts."""
 HAS_NAMES = (
     r"(vit|deit3?)_[a-z]+\d*(_distilled)?_patch\d+(_reg\d+)?(_dinov2|_siglip)?(_\d+)?"
-    r"|beit(v2)?_(base|large)_patch16_\d+|(vit|deit|beit|dinov2|dinov2_with_registers|vit_mae|vit_msn|bit|timesformer)"
+    r"|beit(v2)?_(base|large)_patch16_\d+|eva_giant_patch14_\d+"
+    r"|eva02_(tiny|small|base|large)_patch14_\d+|(vit|deit|beit|dinov2|dinov2_with_registers|vit_mae|vit_msn|bit|timesformer)"
 )
 """Architectures of timm and model types of Hugging Face that load."""
 READABLE = (
@@ -109,6 +110,7 @@ READABLE = (
     "a CLIP or SigLIP of images and texts",
     "DINOv3",
     "BEiT",
+    "EVA or BEiT",
     "Eva, of rotary positions (DINOv3 among them)",
 )
 """Families of `BY_TENSORS` of which vitral reads some models."""

@@ -54,7 +54,7 @@ def implied_arguments(architecture: str) -> dict[str, Any]:
     """Return the arguments that an architecture's name decides."""
     implied: dict[str, Any] = {}
     size = re.fullmatch(
-        r"(?:vit|deit|deit3|flexivit|eva)_([a-z0-9]+)(_.*)?", architecture
+        r"(?:vit|deit|deit3|flexivit|eva|eva02)_([a-z0-9]+)(_.*)?", architecture
     )
     if size and size[1] in HEADS:
         implied["num_heads"] = HEADS[size[1]]

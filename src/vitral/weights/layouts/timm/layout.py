@@ -44,6 +44,7 @@ def detect(opened: LayoutInput) -> bool:
         "blocks.0.mlp.w12.weight",
         "decoder_embed.weight",
         "blocks.0.gamma_1",
+        "blocks.0.attn.q_bias",
     )
     return all(name in opened.file for name in stem) and not any(
         name in opened.file for name in others
