@@ -125,6 +125,14 @@ MODELS: dict[str, ModelConfig] = {
         norm_after_pool=True,
         k_bias=False,
     ),
+    "AIMv2": ViTConfig(
+        **{**TINY, "image_size": 48, "global_pool": "avg", "num_classes": 0},
+        class_token=False,
+        mlp="swiglu",
+        norm="rms",
+        qkv_bias=False,
+        proj_bias=False,
+    ),
     "a norm in the gate": ViTConfig(
         **{**TINY, "image_size": 48}, mlp="swiglu", mlp_norm=True
     ),

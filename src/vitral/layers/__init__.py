@@ -40,7 +40,13 @@ from vitral.layers.space_time_attention import (
     StridedAttention,
     group_tokens,
 )
-from vitral.layers.transformer import Block, DropPath, LayerScale, drop_path_rates
+from vitral.layers.transformer import (
+    Block,
+    DropPath,
+    LayerScale,
+    NormLayer,
+    drop_path_rates,
+)
 
 __all__ = [
     "Activation",
@@ -58,6 +64,7 @@ __all__ = [
     "MergeState",
     "Mlp",
     "MlpKind",
+    "NormLayer",
     "PatchDropout",
     "PatchEmbed",
     "RelativeBias",

@@ -59,6 +59,7 @@ class SwiGLU(nn.Module):
     Args:
         norm_eps: epsilon of a LayerNorm before the dense layer, as in EVA-02; None for
             none.
+        bias: biases of both layers.
     """
 
     def __init__(
@@ -69,14 +70,15 @@ class SwiGLU(nn.Module):
         act: Activation,
         drop: float = 0.0,
         norm_eps: float | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, 2 * hidden_dim)
+        self.fc1 = nn.Linear(dim, 2 * hidden_dim, bias=bias)
         self.drop1 = nn.Dropout(drop)
         self.norm: nn.Module = nn.Identity()
         if norm_eps is not None:
             self.norm = nn.LayerNorm(hidden_dim, norm_eps)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc2 = nn.Linear(hidden_dim, dim, bias=bias)
         self.drop2 = nn.Dropout(drop)
         self.reset_parameters()
 
@@ -84,7 +86,8 @@ class SwiGLU(nn.Module):
         xavier_uniform_(self.fc1.weight, num_matrices=2)
         xavier_uniform_(self.fc2.weight)
         for layer in (self.fc1, self.fc2):
-            nn.init.normal_(layer.bias, std=1e-6)
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias, std=1e-6)
 
     def forward(
         self, x: Float[Tensor, "batch tokens dim"]

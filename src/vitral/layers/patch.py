@@ -37,6 +37,7 @@ class PatchEmbed(nn.Module):
         norm_eps: epsilon of two LayerNorms, on the pixels of each patch (channel
             slowest) and on its embedding; None for no such norms.
         bias: bias of the map.
+        rms_eps: epsilon of an RMSNorm on the embedding alone; None for none.
     """
 
     def __init__(
@@ -47,14 +48,19 @@ class PatchEmbed(nn.Module):
         norm_eps: float | None = None,
         *,
         bias: bool = True,
+        rms_eps: float | None = None,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
+        self.norm: nn.Module
         if norm_eps is not None:
             pixels = in_chans * math.prod(patch_size)
             self.pixel_norm = nn.LayerNorm(pixels, eps=norm_eps)
             self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
+        if rms_eps is not None:
+            self.norm = nn.RMSNorm(embed_dim, rms_eps)
         self.has_norms = norm_eps is not None
+        self.has_rms_norm = rms_eps is not None
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size, bias=bias)
         lecun_normal_(self.proj.weight, fan_in=math.prod(patch_size) * in_chans)
         if self.proj.bias is not None:
@@ -66,7 +72,8 @@ class PatchEmbed(nn.Module):
         # A model in float64 takes the float32 images that are decoded.
         image = image.to(self.proj.weight.dtype)
         if not self.has_norms:
-            return self.proj(image).flatten(2).transpose(1, 2)
+            embedded = self.proj(image).flatten(2).transpose(1, 2)
+            return self.norm(embedded) if self.has_rms_norm else embedded
         size = self.patch_size
         patches = F.unfold(image, size, stride=size).transpose(1, 2)
         pixels = self.pixel_norm(patches)

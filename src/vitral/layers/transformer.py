@@ -9,6 +9,8 @@ from vitral.layers.merging import MergeState, merge
 from vitral.layers.mlp import Mlp, SwiGLU
 from vitral.layers.position import Grid
 
+NormLayer = type[nn.LayerNorm] | type[nn.RMSNorm]
+
 
 class DropPath(nn.Module):
     """Stochastic depth (arXiv 1603.09382): drop a residual branch, per example.
@@ -58,16 +60,17 @@ class Block(nn.Module):
         attention: Attention,
         mlp: Mlp | SwiGLU,
         *,
+        norm_layer: NormLayer = nn.LayerNorm,
         norm_eps: float = 1e-6,
         init_values: float | None = None,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm1 = norm_layer(dim, eps=norm_eps)
         self.attn = attention
         self.ls1 = _scale(dim, init_values)
         self.drop_path1 = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm2 = norm_layer(dim, eps=norm_eps)
         self.mlp = mlp
         self.ls2 = _scale(dim, init_values)
         self.drop_path2 = DropPath(drop_path)

@@ -60,6 +60,11 @@ class HybridConfig(BackboneConfig, ViTConfig):
             f" for `units={self.units}`: got {self.patch_size}.",
         )
         require(
+            self.norm == "layer",
+            "`norm=rms` has a norm on each embedded patch, which this stem has not: "
+            "set `norm=layer`.",
+        )
+        require(
             not self.norm_pre,
             "`norm_pre` is of CLIP's tower alone, whose patches are cut from pixels: "
             "leave it False.",

@@ -39,6 +39,11 @@ class ViTCConfig(ViTConfig):
             f"widths double: got {self.embed_dim}.",
         )
         require(
+            self.norm == "layer",
+            "`norm=rms` has a norm on each embedded patch, which this stem has not: "
+            "set `norm=layer`.",
+        )
+        require(
             not self.norm_pre and not self.patch_norm,
             "`norm_pre` and `patch_norm` belong to a projection of patches, and this "
             "stem has norms of its own: leave them False.",

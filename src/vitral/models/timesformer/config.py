@@ -72,9 +72,9 @@ class TimeSformerConfig(ViTConfig):
             f"{self.num_frames}.",
         )
         require(
-            self.k_bias,
-            "TimeSformer's keys have a bias where its queries have: set `k_bias=True`, "
-            "or `qkv_bias=False`.",
+            self.k_bias and not self.mlp_norm and self.norm == "layer",
+            "`k_bias=False`, `mlp_norm` and `norm=rms` are of BEiT, EVA-02 and AIMv2, "
+            "and a TimeSformer has none of them: leave them out.",
         )
         require(
             self.position not in IN_ATTENTION and self.position_at == "stem",

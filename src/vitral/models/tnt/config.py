@@ -73,6 +73,11 @@ class TNTConfig(ViTConfig):
             "`patch_norm` normalises the pixels of a patch, and a TNT makes words of "
             "them first, which it normalises anyway: leave it False.",
         )
+        require(
+            self.k_bias and not self.mlp_norm and self.norm == "layer",
+            "`k_bias=False`, `mlp_norm` and `norm=rms` are of BEiT, EVA-02 and AIMv2, "
+            "and a TNT's words have none of them: leave them out.",
+        )
         words = "a TNT, whose words of every patch"
         require_off(
             self,

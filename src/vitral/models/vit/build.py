@@ -12,6 +12,7 @@ from vitral.layers import (
     Block,
     IndexRotaryPosition,
     Mlp,
+    NormLayer,
     RelativeBias,
     RelativePosition,
     RotaryPosition,
@@ -55,6 +56,7 @@ def build_block(config: ViTConfig, drop_path: float) -> Block:
     mlp: Mlp | SwiGLU
     if config.mlp == "swiglu":
         given["norm_eps"] = config.norm_eps if config.mlp_norm else None
+        given["bias"] = config.norm == "layer"
         mlp = SwiGLU(dim, config.mlp_dim, **given)
     else:
         mlp = Mlp(dim, config.mlp_dim, **given)
@@ -62,10 +64,16 @@ def build_block(config: ViTConfig, drop_path: float) -> Block:
         dim,
         attention,
         mlp,
+        norm_layer=norm_layer(config),
         norm_eps=config.norm_eps,
         init_values=config.init_values,
         drop_path=drop_path,
     )
+
+
+def norm_layer(config: ViTConfig) -> NormLayer:
+    """Return the class of the norms of the blocks and of the last norm."""
+    return nn.LayerNorm if config.norm == "layer" else nn.RMSNorm
 
 
 def build_position_tables(config: ViTConfig) -> dict[str, nn.Parameter]:

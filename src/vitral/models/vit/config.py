@@ -94,6 +94,9 @@ class ViTConfig(ModelConfig):
     `quick_gelu` as OpenAI's CLIP."""
     norm_eps: float = 1e-6
     """Epsilon of every LayerNorm."""
+    norm: Literal["layer", "rms"] = "layer"
+    """`rms` as AIMv2 (arXiv 2411.14402): RMSNorm for every LayerNorm, one on each
+    embedded patch as well, and no biases in the gated perceptrons."""
     patch_norm: bool = False
     """LayerNorm on the pixels of each patch and on its embedding."""
     norm_pre: bool = False
@@ -166,6 +169,17 @@ class ViTConfig(ModelConfig):
         )
         if self.position in ROTARY:
             self._require_rotary()
+        require(
+            self.norm == "layer"
+            or (
+                self.mlp == "swiglu"
+                and self.global_pool != "map"
+                and not (self.patch_norm or self.norm_pre or self.mlp_norm)
+                and not self.qk_norm
+            ),
+            "`norm=rms` is of AIMv2: set `mlp=swiglu`, leave `patch_norm`, `norm_pre`, "
+            "`mlp_norm` and `qk_norm` False, and pool by other than `map`.",
+        )
         require(
             not self.mlp_norm or self.mlp == "swiglu",
             "`mlp_norm` is of a gated perceptron: set `mlp=swiglu`, or "

@@ -36,6 +36,14 @@ ROPE = re.compile(
     r"vit_(medium|mediumd|betwixt|base)_patch16_rope_reg(\d)_gap_256(?:\.[\w.]+)?"
 )
 """timm's own models with EVA-02's angles."""
+AIMV2 = re.compile(r"aimv2_(large|huge|1b|3b)_patch14_(\d+)(?:\.[\w.]+)?")
+AIMV2_SIZES = {
+    "large": (1024, 2816, 8),
+    "huge": (1536, 4096, 12),
+    "1b": (2048, 5632, 16),
+    "3b": (3072, 8192, 24),
+}
+"""Width, hidden width and heads; all have 24 blocks."""
 POOLED = {"act": "gelu", "global_pool": "avg", "norm_after_pool": True, "k_bias": False}
 DINOV2_GIANT = {"embed_dim": 1536, "num_heads": 24, "mlp_dim": 4096, "mlp": "swiglu"}
 """Settings of DINOv2's giant, which is not that of 2106.04560."""
@@ -92,6 +100,24 @@ def parse_name(name: str) -> dict[str, Any] | None:
         return {**settings(FOREIGN_SIZES[size], int(patch)), **changes}
     if eva := _eva(name):
         return eva
+    if match := AIMV2.fullmatch(name):
+        width, hidden, heads = AIMV2_SIZES[match[1]]
+        return {
+            "embed_dim": width,
+            "mlp_dim": hidden,
+            "num_heads": heads,
+            "depth": 24,
+            "patch_size": 14,
+            "image_size": int(match[2]),
+            "act": "gelu",
+            "class_token": False,
+            "global_pool": "avg",
+            "norm_eps": 1e-5,
+            "mlp": "swiglu",
+            "norm": "rms",
+            "qkv_bias": False,
+            "proj_bias": False,
+        }
     if match := DINOV3.fullmatch(name):
         return _dinov3(match[1])
     if match := HUGGING_FACE.fullmatch(name):

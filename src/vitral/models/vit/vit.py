@@ -43,6 +43,7 @@ from vitral.models.vit.build import (
     build_head,
     build_position_tables,
     build_pre_logits,
+    norm_layer,
 )
 from vitral.models.vit.config import IN_ATTENTION, LEARNED_1D, UNADDED, ViTConfig
 from vitral.models.vit.names import NAMES, name_for, parse_name
@@ -79,7 +80,8 @@ class ViT(VisionModel):
         rates = drop_path_rates(config.drop_path_rate, config.depth)
         self.blocks = nn.ModuleList(self._build_block(config, rate) for rate in rates)
         pooled, after = config.pooled_dim, config.norm_after_pool
-        self.norm = nn.Identity() if after else nn.LayerNorm(dim, config.norm_eps)
+        norm = norm_layer(config)
+        self.norm = nn.Identity() if after else norm(dim, config.norm_eps)
         if config.global_pool == "map":
             self.attn_pool = AttentionPool(
                 dim,
@@ -88,7 +90,7 @@ class ViT(VisionModel):
                 act=config.act,
                 norm_eps=config.norm_eps,
             )
-        self.fc_norm = nn.LayerNorm(pooled, config.norm_eps) if after else nn.Identity()
+        self.fc_norm = norm(pooled, config.norm_eps) if after else nn.Identity()
         self.pre_logits = build_pre_logits(config)
         self.head: nn.Module = nn.Identity()
         self.reset_head(config.num_classes)
@@ -100,6 +102,7 @@ class ViT(VisionModel):
             config.embed_dim,
             norm_eps=config.norm_eps if config.patch_norm else None,
             bias=not config.norm_pre,
+            rms_eps=config.norm_eps if config.norm == "rms" else None,
         )
 
     def _build_block(self, config: ViTConfig, drop_path: float) -> nn.Module:

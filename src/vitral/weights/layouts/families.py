@@ -14,7 +14,7 @@ from vitral.weights.checkpoint_facts import LayoutInput
 MOST_NAMES = 20_000
 """Names of a file that are looked at."""
 HAS = (
-    "a ViT, DeiT, DINO, MAE, I-JEPA, CLIP, DINOv3, BEiT, EVA-02, BiT or hybrid, "
+    "a ViT, DeiT, DINO, MAE, I-JEPA, CLIP, DINOv3, BEiT, EVA-02, AIMv2, BiT or hybrid, "
     "TNT, TimeSformer"
 )
 """Families whose weights load."""
@@ -101,6 +101,7 @@ BY_TENSORS: tuple[tuple[str, str], ...] = (
 HAS_NAMES = (
     r"(vit|deit3?)_[a-z]+\d*(_distilled)?_patch\d+(_reg\d+)?(_dinov2|_siglip)?(_\d+)?"
     r"|beit(v2)?_(base|large)_patch16_\d+|eva_giant_patch14_\d+"
+    r"|aimv2_(large|huge|1b|3b)_patch14_\d+|aimv2_vision_model"
     r"|eva02_(tiny|small|base|large)_patch14_\d+|(vit|deit|beit|dinov2|dinov2_with_registers|vit_mae|vit_msn|bit|timesformer)"
 )
 """Architectures of timm and model types of Hugging Face that load."""
@@ -109,6 +110,7 @@ READABLE = (
     "vision encoder of CLIP",
     "a CLIP or SigLIP of images and texts",
     "DINOv3",
+    "AIMv2",
     "BEiT",
     "EVA or BEiT",
     "Eva, of rotary positions (DINOv3 among them)",

@@ -47,6 +47,7 @@ NO_MLP_NORM: Limit = (
     "its gated perceptron has no norm inside",
     lambda it: it.mlp_norm,
 )
+LAYER_NORM: Limit = ("its norms are LayerNorms", lambda it: it.norm != "layer")
 NO_QK_NORM: Limit = ("it does not normalise queries and keys", lambda it: it.qk_norm)
 NO_LAYER_SCALE: Limit = ("it has no LayerScale", lambda it: it.init_values is not None)
 NO_TANH: Limit = ("it has no tanh layer", lambda it: it.representation_size > 0)

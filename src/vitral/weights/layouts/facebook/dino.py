@@ -57,6 +57,7 @@ LIMITS: tuple[limits.Limit, ...] = (
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
     limits.NO_NORM_PRE,
+    limits.LAYER_NORM,
     limits.NO_MLP_NORM,
     limits.KEY_BIAS,
     limits.NORM_BEFORE_POOL,

@@ -37,6 +37,7 @@ LIMITS: tuple[limits.Limit, ...] = (
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
     limits.NO_NORM_PRE,
+    limits.LAYER_NORM,
     limits.KEY_BIAS,
     (
         "its pre-training files have the final norm before pooling",

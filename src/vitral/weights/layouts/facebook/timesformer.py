@@ -54,6 +54,7 @@ STRUCTURE: tuple[limits.Limit, ...] = (
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
     limits.NO_NORM_PRE,
+    limits.LAYER_NORM,
     limits.NORM_BEFORE_POOL,
     limits.PROJ_BIAS,
 )

@@ -59,6 +59,7 @@ LIMITS: tuple[limits.Limit, ...] = (
     limits.ONE_PLAIN_MLP,
     limits.NO_PATCH_NORM,
     limits.NO_NORM_PRE,
+    limits.LAYER_NORM,
     limits.KEY_BIAS,
     limits.NORM_THEN_POOL,
     limits.AT_STEM,

@@ -57,6 +57,13 @@ CONVENTIONS: dict[str, dict[str, Any]] = {
         "image_mean": CLIP_MEAN,
         "image_std": CLIP_STD,
     },
+    "aimv2": {
+        "size": {"shortest_edge": 224},
+        "crop_size": _square(224),
+        "resample": 3,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+    },
     "timesformer": {**CUT, "size": {"shortest_edge": 224}, "resample": 2, **KINETICS},
 }
 """Defaults of the published models of each type."""

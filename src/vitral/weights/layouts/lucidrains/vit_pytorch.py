@@ -37,6 +37,7 @@ SHARED_LIMITS: tuple[limits.Limit, ...] = (
     ),
     ("its patches have norms", lambda it: not it.patch_norm),
     limits.NO_NORM_PRE,
+    limits.LAYER_NORM,
     limits.KEY_BIAS,
     ("its queries, keys and values have no bias", lambda it: it.qkv_bias),
     limits.NO_REGISTER_TOKENS,

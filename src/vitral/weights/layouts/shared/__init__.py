@@ -1,5 +1,5 @@
 """Facts of a family of models that several layouts share, one module a family."""
 
-from vitral.weights.layouts.shared import beit, clip, dinov3
+from vitral.weights.layouts.shared import aimv2, beit, clip, dinov3
 
-__all__ = ["beit", "clip", "dinov3"]
+__all__ = ["aimv2", "beit", "clip", "dinov3"]

@@ -24,6 +24,7 @@ LIMITS: tuple[limits.Limit, ...] = (
     limits.HEADS_WIDTH,
     limits.NO_PATCH_NORM,
     limits.NO_NORM_PRE,
+    limits.LAYER_NORM,
     limits.PROJ_BIAS,
 )
 SHARED = (

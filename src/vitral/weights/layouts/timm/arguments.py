@@ -36,6 +36,7 @@ ENCODER_LIMITS: tuple[limits.Limit, ...] = (
     limits.NO_PATCH_NORM,
     limits.PROJ_BIAS,
     limits.KEY_BIAS,
+    limits.LAYER_NORM,
     limits.NO_MLP_NORM,
 )
 DEIT_LIMITS: tuple[limits.Limit, ...] = (

@@ -45,6 +45,7 @@ def detect(opened: LayoutInput) -> bool:
         "decoder_embed.weight",
         "blocks.0.gamma_1",
         "blocks.0.attn.q_bias",
+        "patch_embed.norm.weight",
     )
     return all(name in opened.file for name in stem) and not any(
         name in opened.file for name in others
