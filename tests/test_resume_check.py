@@ -111,6 +111,7 @@ NAMES = (
     "command.txt",
     "tokens.bin",
     "tokens.json",
+    "baselines.json",
     "checkpoints",
     "metrics.jsonl",
     r"/\.new-step-00000003-\d+",

@@ -97,6 +97,7 @@ def test_every_file_of_the_contract_is_there(run):
         "environment.json",
         "data.json",
         "split.csv",
+        "baselines.json",
         "metrics.jsonl",
         "checkpoints",
         "model",

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 def summary_lines(run: "Run") -> list[str]:
     """Return the last lines of `train` and `demo`."""
+    from vitral.report.baselines import Baselines
+
     noun = input_noun(run)
     if run.task.has_answers:
         results = {split: run.result(split) for split in run.metrics}
@@ -17,6 +19,11 @@ def summary_lines(run: "Run") -> list[str]:
             for split, result in results.items()
             if result is not None
         ]
+        baselines = Baselines.read(run.path)
+        if baselines is not None:
+            measured = {name: it for name, it in results.items() if it is not None}
+            ahead = baselines.ahead(measured)
+            lines = [*([ahead] if ahead else []), *lines, str(baselines)]
         val = results.get("val")
         lines += [] if val is None else val.fitted_lines()
         if "test" not in run.metrics and "val" in run.metrics and _val_chose(run):

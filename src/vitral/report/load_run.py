@@ -10,6 +10,7 @@ from vitral.document import (
     read_run_folder,
 )
 from vitral.progress import unfinished_sentence
+from vitral.report.baselines import Baselines
 from vitral.tasks import (
     ObjectiveConfig,
     Result,
@@ -32,10 +33,22 @@ def load_run_folder(folder: Path) -> RunFolder[Result]:
 
 
 def verdict_of(run: RunFolder[Result], reporter: Reporter) -> Verdict:
-    """Return the main sentence about a run; one that did not end says so first."""
+    """Return the main sentence about a run; one that did not end says so first.
+
+    A baseline that is ahead comes next, and all baselines last.
+    """
     verdict, sentence = reporter.verdict(run), unfinished_sentence(run.path)
-    remarks = [Remark("warning", [sentence])] if sentence else []
-    return replace(verdict, remarks=[*remarks, *verdict.remarks])
+    baselines = Baselines.read(run.path)
+    ahead = "" if baselines is None else baselines.ahead(run.results)
+    first = [
+        Remark("warning", [_capitalize(words)]) for words in (sentence, ahead) if words
+    ]
+    last = [] if baselines is None else [Remark("plain", [_capitalize(str(baselines))])]
+    return replace(verdict, remarks=[*first, *verdict.remarks, *last])
+
+
+def _capitalize(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith('.') else '.'}"
 
 
 def task_of(run: RunFolder[Result]) -> Task:

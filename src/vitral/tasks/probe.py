@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitral.tasks.features import ExtractedFeatures
+from vitral.tasks.result import Headline
 
 SEEDS = 3
 """Draws of examples per few-shot probe."""
@@ -41,6 +42,10 @@ class ProbeRow(ABC):
     name: str
     probes: tuple[Any, ...]
     """One result per draw."""
+
+    @abstractmethod
+    def headline(self) -> Headline:
+        """Return the number that stands for the row."""
 
     @abstractmethod
     def __str__(self) -> str: ...

@@ -6,6 +6,7 @@ from vitral.evaluation.probes.knn import knn
 from vitral.evaluation.probes.linear import LinearSolver, linear
 from vitral.evaluation.probes.probe import Probe
 from vitral.evaluation.probes.ridge import ridge
+from vitral.evaluation.probes.svm import svm
 
 __all__ = [
     "HeadFit",
@@ -18,4 +19,5 @@ __all__ = [
     "knn",
     "linear",
     "ridge",
+    "svm",
 ]

@@ -7,9 +7,9 @@ import numpy as np
 
 from vitral.evaluation import Probe
 from vitral.evaluation.intervals import format_percent
-from vitral.evaluation.probes import fewshot, knn, linear
+from vitral.evaluation.probes import fewshot, knn, linear, svm
 from vitral.tasks.probe import SEEDS, ProbeInput, ProbeRow, ProbeSettings
-from vitral.tasks.result import FEW_IMAGES
+from vitral.tasks.result import FEW_IMAGES, Headline
 
 SHOTS = (1, 5, 10, 25)
 """Images per class; values above the smallest class are skipped."""
@@ -27,6 +27,10 @@ class ProbeResult(ProbeRow):
     def accuracy(self) -> float:
         """Mean over the seeds."""
         return float(np.mean([probe.accuracy for probe in self.probes]))
+
+    def headline(self) -> Headline:
+        """Return the accuracy, under the name that a result gives it."""
+        return Headline(field="top1", name="right", value=self.accuracy)
 
     def __str__(self) -> str:
         first = self.probes[0]
@@ -70,7 +74,7 @@ def _few(probe: Probe) -> str:
 def run_probe(
     protocol: str, features: ProbeInput, settings: ProbeSettings
 ) -> list[ProbeResult]:
-    """Run a protocol: `fewshot`, `linear` or `knn`.
+    """Run a protocol: `fewshot`, `linear`, `knn` or `svm`.
 
     Raises:
         ConfigError, DataError: it does not fit the features; the message says why.
@@ -82,6 +86,8 @@ def run_probe(
     if protocol == "knn":
         probe = knn(*sets, k=k).with_unread(unread)
         return [ProbeResult(f"{k} neighbours", (probe,))]
+    if protocol == "svm":
+        return [ProbeResult("support vectors", (svm(*sets).with_unread(unread),))]
     if protocol == "linear":
         probe = linear(*sets, seed=seed).with_unread(unread)
         return [ProbeResult("linear", (probe,))]

@@ -14,7 +14,7 @@ from vitral.tasks.probe import ProbeInput, ProbeRow, ProbeSettings
 from vitral.tasks.regression.labels import NumberLabels
 from vitral.tasks.regression.metric import NumberTable, measure_numbers
 from vitral.tasks.regression.result import Regression
-from vitral.tasks.result import FEW_IMAGES
+from vitral.tasks.result import FEW_IMAGES, Headline
 
 Matrix = Float[np.ndarray, "_ _"]
 Vector = Float[np.ndarray, " _"]
@@ -38,6 +38,10 @@ class NumberProbe(ProbeRow):
     name: str
     probes: tuple[Regression, ...]
     settings: dict[str, Any]
+
+    def headline(self) -> Headline:
+        """Return R2, as a result does."""
+        return self.probes[0].headline()
 
     def __str__(self) -> str:
         return f"{self.name:16} {self.probes[0].sentence('images')}"

@@ -68,6 +68,8 @@ class ModelBundle:
 class RunParts:
     """The modules and loaders of a run, on its device."""
 
+    model: VisionModel
+    """The model within the objective."""
     objective: nn.Module
     optimizer: torch.optim.Optimizer
     batches: EpochBatches
@@ -135,6 +137,7 @@ def build(plan: TrainPlan, session: Session) -> RunParts:
         )
         monitor = task.make_monitor(context)
     return RunParts(
+        model=model,
         objective=objective,
         optimizer=build_optimizer(config.optim, model, objective),
         batches=EpochBatches(

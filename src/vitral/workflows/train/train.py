@@ -12,6 +12,7 @@ from vitral.workflows.resolve_task import resolve_task, resume_settings
 from vitral.workflows.run import Run
 from vitral.workflows.runtime import Runtime
 from vitral.workflows.session import run_session
+from vitral.workflows.train.baselines import record_baselines
 from vitral.workflows.train.build import build
 from vitral.workflows.train.choose_head import choose_head
 from vitral.workflows.train.finalize import finalize
@@ -57,6 +58,7 @@ def train(
     ) as session:
         plan = make_plan(config, session)
         parts = build(plan, session)
+        record_baselines(plan, session, parts)
         with record_progress(session.out, plan.spec.loop.steps):
             fitted = fit(
                 parts.objective,
