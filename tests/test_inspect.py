@@ -35,6 +35,24 @@ MODELS: dict[str, ModelConfig] = {
     "registers, no head": ViTConfig(
         **{**TINY, "num_classes": 0}, reg_tokens=2, init_values=0.1
     ),
+    "BEiT": ViTConfig(
+        **{**TINY, "global_pool": "avg"}, position="relative_bias", k_bias=False
+    ),
+    "DINOv3": ViTConfig(
+        **{**TINY, "num_classes": 0}, position="rotary", reg_tokens=2, init_values=0.1
+    ),
+    "EVA-02": ViTConfig(
+        **TINY, position="learned_rotary", mlp="swiglu", mlp_norm=True, k_bias=False
+    ),
+    "AIMv2": ViTConfig(
+        **{**TINY, "global_pool": "avg"},
+        class_token=False,
+        mlp="swiglu",
+        norm="rms",
+        qkv_bias=False,
+        proj_bias=False,
+    ),
+    "CLIP": ViTConfig(**TINY, norm_pre=True, act="quick_gelu"),
     "tnt": TNTConfig(**{**TINY_TNT, "in_chans": 3}),
 }
 CANNOT = {
@@ -44,6 +62,11 @@ CANNOT = {
     "hybrid": {"words"},
     "bit": {"attention", "words", "rollout", "distance", "positions", "rank"},
     "registers, no head": {"words", "relevance", "gradcam", "faithfulness"},
+    "BEiT": {"words", "positions"},
+    "DINOv3": {"words", "positions", "relevance", "gradcam", "faithfulness"},
+    "EVA-02": {"words"},
+    "AIMv2": {"attention", "words"},
+    "CLIP": {"words"},
     "tnt": set(),
 }
 
