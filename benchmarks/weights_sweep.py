@@ -222,6 +222,10 @@ REAL_TIMM = (
     "vit_giant_patch14_dinov2",
     "vit_base_patch32_clip_224",
     "vit_base_patch16_clip_quickgelu_224",
+    "beit_base_patch16_224",
+    "beitv2_base_patch16_224",
+    "eva_giant_patch14_224",
+    "aimv2_large_patch14_224",
     "deit_tiny_patch16_224",
     "deit_tiny_distilled_patch16_224",
     "deit3_small_patch16_224",
@@ -246,6 +250,7 @@ REAL_HUGGING_FACE: dict[str, dict[str, Any]] = {
     "Dinov2ForImageClassification": SMALL,
     "Dinov2WithRegistersForImageClassification": SMALL,
     "IJepaForImageClassification": SMALL,
+    "BeitForImageClassification": {**SMALL, "use_relative_position_bias": True},
     "CLIPVisionModelWithProjection": {**SMALL, "projection_dim": 3},
     "TimesformerForVideoClassification": {**SMALL, "num_frames": 2},
     "BitForImageClassification": {

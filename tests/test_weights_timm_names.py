@@ -114,3 +114,18 @@ def test_names_of_variants_are_understood():
         "vit_huge_plus_patch16_dinov3",
     ):
         assert name in found
+
+
+@pytest.mark.parametrize(
+    "name", ["vit_pe_core_tiny_patch16_384", "vit_pe_core_base_patch16_224"]
+)
+def test_rotary_positions_that_no_tensor_shows_are_refused(name):
+    """Its tensors are those of a CLIP tower that pools by attention."""
+    _, file = opened(name)
+    with pytest.raises(WeightsError, match="has `use_rot_pos_emb` True"):
+        layout.read(file)
+    alone = LayoutInput(file=file.file)
+    with pytest.raises(WeightsError, match="a Perception Encoder"):
+        layout.read(alone)
+    config = ViTConfig(norm_pre=True, global_pool="map", norm_eps=1e-5, act="gelu")
+    assert "rotary positions" in layout.LAYOUT.unsupported_reason(config)

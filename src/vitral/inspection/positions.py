@@ -49,7 +49,8 @@ def position_similarity(
             return _cosine(_products(relative[index].table.double().cpu()))
     raise ConfigError(
         f"This {type(model).__name__} has no position embeddings, so there is no "
-        "similarity to show: a model with `position=none` and a ResNet have none."
+        "similarity to show: a model with `position=none` and a ResNet have none, and "
+        "rotary angles or a bias of each offset belong to pairs of patches."
     )
 
 

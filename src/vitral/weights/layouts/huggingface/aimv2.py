@@ -40,14 +40,15 @@ def read(opened: LayoutInput) -> WeightsSource:
     fields, file = opened.config_json, opened.path.with_name("config.json")
     if "head.k_proj.weight" in opened.file:
         raise WeightsError(
-            f"{opened.path}: this AIMv2 has a pooling head (head.k_proj.weight), which "
-            "vitral's has not. Use transformers for it, or save the model with "
-            "`use_head` false, whose patches are the same."
+            f"{opened.path}: this Aimv2VisionModel has a pooling head "
+            "(head.k_proj.weight), which vitral's has not. Use transformers "
+            "for it, or save the model with `use_head` false: the same patches."
         )
     if TABLE not in opened.file:
         raise WeightsError(
-            f"{opened.path}: this AIMv2 computes its positions for images of any size "
-            "(`is_native`), which vitral's does not. Use transformers for it."
+            f"{opened.path}: this Aimv2VisionModel computes its positions for "
+            "images of any size (`is_native`), which vitral's does not. Use "
+            "transformers for it."
         )
     for name, wanted in (("hidden_act", "silu"), ("qkv_bias", False)):
         if fields.get(name, wanted) != wanted:

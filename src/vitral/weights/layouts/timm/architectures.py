@@ -32,6 +32,7 @@ ARCHITECTURES: tuple[tuple[str, dict[str, Any]], ...] = (
         {"act_layer": "gelu_tanh"},
     ),
     (r"vit_.*_clip_(quickgelu_)?\d+", {"pre_norm": True}),
+    (r"vit_pe_.*|vit_.*_rope_.*", {"use_rot_pos_emb": True}),
     (r".*_quickgelu_.*", {"act_layer": "quick_gelu"}),
     (
         r"vit_base_patch16_rpn.*",

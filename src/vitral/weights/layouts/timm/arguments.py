@@ -36,6 +36,11 @@ ENCODER_LIMITS: tuple[limits.Limit, ...] = (
     limits.NO_PATCH_NORM,
     limits.PROJ_BIAS,
     limits.KEY_BIAS,
+    (
+        "its models of these names, with a norm before the blocks, a class token and "
+        "pooling by attention, have rotary positions",
+        lambda it: it.norm_pre and it.class_token and it.global_pool == "map",
+    ),
     limits.LAYER_NORM,
     limits.NO_MLP_NORM,
 )

@@ -10,6 +10,7 @@ from typing import Any
 
 import vitral.models
 from vitral.data import Preprocess
+from vitral.errors import WeightsError
 from vitral.models import DeiTConfig, ModelConfig, ResNetConfig, TNTConfig, ViTConfig
 from vitral.weights.checkpoint_facts import (
     LayoutInput,
@@ -97,6 +98,7 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
     distilled = "dist_token" in file
     prefix = int("cls_token" in file) + int(distilled) + registers
     given = settings.read_arguments(opened, settings.VIT)
+    _refuse_perception_encoder(opened)
     if "pos_embed" in file:
         rows = opened.shape("pos_embed", 3)[1]
         bare = given.get("no_embed_class")
@@ -156,6 +158,17 @@ def vit_config(opened: LayoutInput, cell: int = 1) -> ViTConfig:
         representation_size=opened.rows("pre_logits.fc.weight"),
         **fields,
     )
+
+
+def _refuse_perception_encoder(opened: LayoutInput) -> None:
+    """Refuse names of which rotary positions, that no tensor shows, are a part."""
+    own = ("norm_pre.weight", "cls_token", "attn_pool.latent")
+    if all(name in opened.file for name in own):
+        raise WeightsError(
+            f"{opened.path}: by its names it is a Perception Encoder (norm_pre and "
+            "attn_pool with a class token), whose positions are rotary too. vitral's "
+            "model of these names has not that. Use timm for it."
+        )
 
 
 def mappings(config: ModelConfig) -> list[TensorMapping]:

@@ -94,6 +94,7 @@ VIT: dict[str, Kind] = {
     "mlp_layer": one_of(None, "SwiGLUPacked"),
     "final_norm": one_of(True),
     "pre_norm": fields.FLAG,
+    "use_rot_pos_emb": one_of(False),
     **dict.fromkeys(("scale_attn_norm", "scale_mlp_norm"), one_of(False)),
     **dict.fromkeys(
         ("embed_norm_layer", "embed_layer", "block_fn", "attn_layer"), one_of(None)
