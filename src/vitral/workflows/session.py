@@ -1,5 +1,6 @@
 """Session of a training run: join the process group, lock the run folder."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 import torch
 
 from vitral import config_io
+from vitral.errors import InterruptedRun
 from vitral.training.distributed import process_group
 from vitral.workflows.config import TrainConfig
 from vitral.workflows.run_lock import lock_run_folder, translate_os_errors
@@ -30,6 +32,19 @@ class Session:
 
 
 @contextmanager
+def translate_interrupts() -> Iterator[None]:
+    """Raise InterruptedRun for Ctrl-C outside of the steps, which save alone."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRun(
+            "Stopped by SIGINT outside of the steps; what is finished is kept. Run the "
+            "same command with --resume to go on.",
+            128 + signal.SIGINT,
+        ) from error
+
+
+@contextmanager
 def run_session(
     config: TrainConfig,
     out: Path,
@@ -43,6 +58,7 @@ def run_session(
         process_group(device, runtime.rank_timeout),
         translate_os_errors(out),
         lock_run_folder(config_io.to_dict(config), out, resume) as resumes,
+        translate_interrupts(),
     ):
         yield Session(
             out=out,
