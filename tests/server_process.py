@@ -164,10 +164,17 @@ class Server:
 
     def worker(self) -> int:
         """The number of the model process."""
-        maker = children(self.process.pid)[0]
-        found = children(maker)
+        return self._named("vitral-model")[-1]
+
+    def decoders(self) -> list[int]:
+        """The numbers of the decoder processes."""
+        return self._named("vitral-decoder")
+
+    def _named(self, name: str) -> list[int]:
+        found = children(children(self.process.pid)[0])
         # One that has just ended may not have been waited for.
-        return [pid for pid in found if _state(pid) not in ("Z", "X")][-1]
+        living = [pid for pid in found if _state(pid) not in ("Z", "X")]
+        return [pid for pid in living if _name(pid) == name]
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
         self.process.send_signal(number)
@@ -248,6 +255,13 @@ def resident(pid: int) -> int:
 def _state(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return ""
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:
         return ""
 

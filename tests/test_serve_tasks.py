@@ -31,6 +31,7 @@ from server_process import (
     tiny_model,
     wait_for,
 )
+from vitral.data.images import Size
 from vitral.serve.http.accept import choose_media_type
 from vitral.serve.worker.description import describe_display, describe_task
 from vitral.tasks import Presentation, get_task
@@ -409,16 +410,19 @@ def test_a_batch_gives_the_numbers_of_its_batch(tmp_path: Path):
 
     The last bits of a sigmoid depend on where in the batch a row stands.
     """
+    from vitral.serve.worker.decoded_image import DecodedInput
     from vitral.serve.worker.predictor import Predictor
 
     folder = tiny_model(tmp_path / "model", multi_label=True)
-    predictor = Predictor(
-        str(folder), merge=None, merge_schedule=None, max_pixels=10**6, threads=1
-    )
-    contents = [jpeg(number) for number in range(13)]
-    rows = predictor.predict(contents, [{"top": 1 + n % 3} for n in range(13)])
+    predictor = Predictor(str(folder), merge=None, merge_schedule=None)
     run = predictor.run
-    pixels = torch.stack([run.preprocess_input(content) for content in contents])
+    pixels = torch.stack([run.preprocess_input(jpeg(n)) for n in range(13)])
+    rows = predictor.predict(
+        [
+            DecodedInput(values, Size(20, 30), (), {"top": 1 + number % 3}, None)
+            for number, values in enumerate(pixels)
+        ]
+    )
     wanted = run.decode(run.predict_outputs(pixels))
     for number, (row, answer) in enumerate(zip(rows, wanted, strict=True)):
         every = answer.row()["probabilities"]

@@ -43,7 +43,7 @@ class Service:
         self.settings = settings
         self.worker = worker
         self.metrics = Metrics()
-        self.batcher = Batcher(settings, worker.ask, self.metrics)
+        self.batcher = Batcher(settings, worker.ask, self.metrics, worker.prepare)
         self.budget = limits.Budget(settings.max_buffered)
         self.reload_error = ""
         """Why the last reload failed; empty after a success or without a reload."""
@@ -135,6 +135,7 @@ class Service:
             return Response(row["file"], media_type=media_type)
         row["timing"] = {
             "queue_ms": round(1000 * (item.started - arrival_time), 3),
+            "decode_ms": round(1000 * (item.ready - arrival_time), 3),
             "model_ms": round(1000 * (now - item.started), 3),
             "batch": item.batch,
         }
@@ -202,7 +203,7 @@ class Service:
     def gauges(self) -> dict[str, float]:
         """Return the current values for /metrics."""
         return {
-            "vitral_queue_images": len(self.batcher.queue),
+            "vitral_queue_images": self.batcher.num_waiting,
             "vitral_queue_most_images": self.batcher.max_queue_length,
             "vitral_in_flight_requests": self.app.in_flight - 1,
             "vitral_buffered_bytes": self.budget.used,
@@ -309,6 +310,7 @@ def _add_status(app: FastAPI, service: Service) -> None:
     )
     async def metrics(request: Request) -> Response:
         service.require_token(request)
+        service.metrics.decoder_deaths = service.worker.decoder_deaths
         text = service.metrics.render(service.gauges())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -6,6 +6,7 @@ that would miss its deadline is refused.
 
 import asyncio
 import math
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,27 @@ from vitral.serve.settings import Settings
 
 _MAX_WAIT_SHARE = 0.8
 """Largest share of the time-out that the wait in the queue may take."""
+
+
+@dataclass(kw_only=True, eq=False)
+class PreparedImage:
+    """One image that is decoded and preprocessed, in memory of its model."""
+
+    owner: object
+    """The decoders that prepared it; another model's image is another."""
+    slot: int
+    """Start of its values in the arena."""
+    size: list[int]
+    """Height and width of the upright picture."""
+    notes: list[str]
+    picture: bytes
+    """The upright picture if the answer is drawn on it."""
+    releases: list[Callable[[], None]]
+
+    def release(self) -> None:
+        """Free its memory; more than once is free."""
+        while self.releases:
+            self.releases.pop()()
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,6 +57,9 @@ class Item:
     """When its batch started."""
     batch: int = 0
     is_client_gone: bool = False
+    ready: float = 0.0
+    """When it was decoded and joined the queue."""
+    image: PreparedImage | None = None
 
 
 class WorkerDied(Exception):
@@ -42,40 +67,62 @@ class WorkerDied(Exception):
 
 
 Ask = Callable[[Sequence[Item]], Awaitable[list[dict[str, Any]]]]
+Prepare = Callable[[Item], Awaitable[PreparedImage]]
+STALE = "stale"
+"""Key of a row whose image another model's decoders prepared."""
 
 
 class Batcher:
-    """Bounded queue in front of a model that takes one batch at a time."""
+    """Bounded queue in front of a model that takes one batch at a time.
 
-    def __init__(self, settings: Settings, ask: Ask, metrics: Metrics) -> None:
+    An image is decoded before it joins the queue, so that a slow one delays no batch.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ask: Ask,
+        metrics: Metrics,
+        prepare: Prepare | None = None,
+    ) -> None:
         self.settings = settings
         self.ask = ask
+        self.prepare = prepare
+        """Decodes an image, or raises HTTPError; None if nothing is decoded."""
         self.metrics = metrics
         self.queue: deque[Item] = deque()
         self.running: list[Item] = []
+        self.decoding: dict[Item, asyncio.Task[None]] = {}
         self.max_queue_length = 0
         """Largest number of images that waited at a time."""
         self.seconds_per_image = 0.0
-        """Median of the last 9 batches; 0 before the first."""
+        """Median of the last 9 batches, or of the last 9 decoded images if these take
+        longer; 0 before the first."""
         self._recent_seconds: deque[float] = deque(maxlen=9)
+        self._recent_decodes: deque[float] = deque(maxlen=9)
         self._arrived = asyncio.Event()
+
+    @property
+    def num_waiting(self) -> int:
+        """Images that are decoded or wait for the model."""
+        return len(self.queue) + len(self.decoding)
 
     def submit(self, item: Item) -> None:
         """Queue an image; raise HTTPError (429) if its answer would come too late."""
         capacity = self.settings.queue_limit
-        ahead = len(self.queue) + len(self.running)
+        ahead = self.num_waiting + len(self.running)
         wait = (ahead + 1) * self.seconds_per_image
         # An idle server tries the first image in any case: no estimate may lock it.
         late = ahead > 0 and wait > _MAX_WAIT_SHARE * self.settings.timeout
         # A queue longer than keeps the model busy only adds latency for all.
         late |= (
-            len(self.queue) >= self.settings.max_batch
+            self.num_waiting >= self.settings.max_batch
             and wait > self.settings.queue_seconds
         )
-        if len(self.queue) >= capacity or late:
+        if self.num_waiting >= capacity or late:
             reason = (
                 f"{capacity} images wait already"
-                if len(self.queue) >= capacity
+                if self.num_waiting >= capacity
                 else f"the answer would take some {wait:.1f} seconds"
             )
             raise HTTPError(
@@ -84,9 +131,8 @@ class Batcher:
                 f"The server is at its limit: {reason}. Send the image again later.",
                 retry_after=max(1, math.ceil(wait / 2)),
             )
-        self.queue.append(item)
-        self.max_queue_length = max(self.max_queue_length, len(self.queue))
-        self._arrived.set()
+        self._begin(item)
+        self.max_queue_length = max(self.max_queue_length, self.num_waiting)
 
     async def run(self) -> None:
         """Form and run batches until cancelled."""
@@ -99,16 +145,60 @@ class Batcher:
 
     def fail_all(self, error: HTTPError) -> None:
         """Answer all queued and running images with `error`."""
-        for item in (*self.running, *self.queue):
+        for item in (*self.running, *self.queue, *self.decoding):
             if not item.future.done():
                 item.future.set_exception(error)
+        for item in self.queue:
+            _release(item)
         self.queue.clear()
+
+    def _begin(self, item: Item) -> None:
+        """Decode an image, which then joins the queue."""
+        if self.prepare is None:
+            self._join_queue(item)
+        else:
+            task = asyncio.create_task(self._decode(item, self.prepare))
+            self.decoding[item] = task
+
+    async def _decode(self, item: Item, prepare: Prepare) -> None:
+        started = asyncio.get_running_loop().time()
+        try:
+            item.image = await prepare(item)
+        except HTTPError as error:
+            self.metrics.dropped += item.is_client_gone
+            if not item.future.done():
+                item.future.set_exception(error)
+        except Exception as error:
+            traceback.print_exc()
+            if not item.future.done():
+                item.future.set_exception(error)
+        else:
+            self._join_queue(item)
+            # Others were decoded in the same time.
+            share = (item.ready - started) / len(self.decoding)
+            self._recent_decodes.append(share)
+            self._estimate()
+        finally:
+            del self.decoding[item]
+
+    def _join_queue(self, item: Item) -> None:
+        item.ready = asyncio.get_running_loop().time()
+        self.queue.append(item)
+        self._arrived.set()
+
+    def _estimate(self) -> None:
+        # The median: one delayed batch does not predict the next.
+        self.seconds_per_image = max(
+            median_low(recent)
+            for recent in (self._recent_seconds, self._recent_decodes)
+            if recent
+        )
 
     async def _wait_for_batch(self) -> None:
         """Wait for a full batch, or until the first image waited `max_wait_ms`."""
         loop = asyncio.get_running_loop()
         while 0 < len(self.queue) < self.settings.max_batch:
-            until = self.queue[0].arrival_time + self.settings.max_wait_ms / 1000
+            until = self.queue[0].ready + self.settings.max_wait_ms / 1000
             left = until - loop.time()
             if left <= 0:
                 return
@@ -127,6 +217,7 @@ class Batcher:
             item = self.queue.popleft()
             if item.is_client_gone or item.future.done() or item.deadline <= now:
                 self.metrics.dropped += 1
+                _release(item)
                 continue
             batch.append(item)
         if not self.queue:
@@ -146,10 +237,19 @@ class Batcher:
             return
         finally:
             self.running = []
+            for item in batch:
+                _release(item)
         self._recent_seconds.append((loop.time() - started) / len(batch))
-        # The median: one delayed batch does not predict the next.
-        self.seconds_per_image = median_low(self._recent_seconds)
+        self._estimate()
         self.metrics.observe_batch(len(batch))
         for item, answer in zip(batch, answers, strict=True):
-            if not item.future.done():
+            if STALE in answer:
+                self._begin(item)
+            elif not item.future.done():
                 item.future.set_result(answer)
+
+
+def _release(item: Item) -> None:
+    """Free the memory of a decoded image."""
+    if item.image is not None:
+        item.image.release()

@@ -14,11 +14,10 @@ import uvicorn
 
 from vitral.errors import ServerError
 from vitral.serve.app import Service
-from vitral.serve.errors import HTTPError
 from vitral.serve.http import HEAD_BYTES, FairScheduler, HTTPProtocol
 from vitral.serve.settings import Settings
 from vitral.serve.signals import Signals, describe_model
-from vitral.serve.worker import Worker
+from vitral.serve.worker import Worker, worker_died
 
 _DRAIN_SECONDS = 1.0
 """Longest wait for the first request of connections that were just accepted."""
@@ -121,8 +120,7 @@ class _Server(uvicorn.Server):
 def _on_worker_death(service: Service) -> None:
     """Answer all pending requests with 503."""
     service.metrics.restarts += 1
-    message = "The model process ended while it was asked. Send the image again."
-    service.batcher.fail_all(HTTPError(503, "worker_died", message, retry_after=1))
+    service.batcher.fail_all(worker_died())
 
 
 def _config(service: Service) -> uvicorn.Config:

@@ -49,6 +49,8 @@ class Metrics:
         self.dropped = 0
         """Images dropped before the model: too late, or the client left."""
         self.restarts = 0
+        self.decoder_deaths = 0
+        """Decoders that an image ended, or the system."""
         self.reloads = 0
         """Successful reloads."""
         self.rejected_reloads = 0
@@ -70,6 +72,7 @@ class Metrics:
             ("vitral_dropped_total", self.dropped),
             ("vitral_clients_gone_total", self.clients_gone),
             ("vitral_worker_restarts_total", self.restarts),
+            ("vitral_decoder_deaths_total", self.decoder_deaths),
             ("vitral_models_taken_total", self.reloads),
             ("vitral_models_refused_total", self.rejected_reloads),
         ):

@@ -38,7 +38,8 @@ class Model(Strict):
 class Timing(Strict):
     """Milliseconds after the last byte of the request, and images in the batch."""
 
-    queue_ms: float
+    queue_ms: float = Field(description="until its batch began, decoding included")
+    decode_ms: float = Field(description="until it was decoded")
     model_ms: float
     batch: int
 
@@ -113,7 +114,8 @@ STATUS_DESCRIPTIONS = {
     411: "neither Content-Length nor chunks",
     413: "more bytes than are taken, counted while they arrive",
     415: "not an image by its first bytes, or packed",
-    422: "undecodable, too many pixels, or more than the model can give",
+    422: "undecodable within its seconds and bytes, too many pixels, or more than the "
+    "model can give",
     429: "the queue is full, or the answer would come too late; see Retry-After",
     500: "the model failed; never because of the input",
     503: "not ready, stopping, or too much at a time; see Retry-After",

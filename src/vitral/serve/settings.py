@@ -27,6 +27,11 @@ class Settings:
     """Bytes of a request's body, counted while it arrives."""
     max_pixels: int = 32_000_000
     """Width times height, read from an image's header before it is decoded."""
+    decode_seconds: float = 8.0
+    """Seconds of processor time to decode an image of `max_pixels`; a smaller one has
+    its share, an eighth at least."""
+    decoders: int = 0
+    """Images that are decoded at a time, each in a process; 0 for 8 more than cores."""
     max_buffered: int = 256_000_000
     """Bytes of all bodies together that are buffered at a time."""
     timeout: float = 10.0
@@ -61,7 +66,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         minimums = {"port": 0, "queue": 0, "max_wait_ms": 0, "threads": 0, "merge": 0}
-        minimums["client_connections"] = 0
+        minimums |= {"client_connections": 0, "decoders": 0}
         for field in fields(self):
             value = getattr(self, field.name)
             if value is None or isinstance(value, str):

@@ -1,5 +1,5 @@
-"""Worker process that decodes images and runs the model, and its supervisor."""
+"""Worker process that runs the model, decoder processes, and their supervisor."""
 
-from vitral.serve.worker.supervisor import Worker
+from vitral.serve.worker.supervisor import Worker, worker_died
 
-__all__ = ["Worker"]
+__all__ = ["Worker", "worker_died"]

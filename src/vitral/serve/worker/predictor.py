@@ -1,12 +1,13 @@
-"""Predictions of the worker process: answers, maps, embeddings, raw outputs."""
+"""Predictions of the worker process: answers, maps, embeddings, raw outputs.
+
+Images come decoded and preprocessed, from the decoders (`decoder.py`).
+"""
 
 import contextlib
 import hashlib
 import io
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vitral.data.images import Size, count_pixels, decode
-from vitral.errors import ImageError, WeightsError
+from vitral.errors import WeightsError
 from vitral.inspection import grad_cam, has_attention, rollout
 from vitral.models import MergeSchedule
+from vitral.serve.worker.decoded_image import DecodedInput
 from vitral.serve.worker.description import (
     DRAWN,
     describe_display,
     describe_task,
     suffixes_by_type,
 )
-from vitral.serve.worker.pixel_budget import PixelBudget
 from vitral.tasks import Answer
 from vitral.weights import ExportedModel
 from vitral.workflows import Run, open_run
@@ -36,21 +36,8 @@ _MAP_DIGITS = 6
 _JPEG_QUALITY = 90
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedImage:
-    """One decoded and preprocessed image."""
-
-    pixels: Tensor
-    size: Size
-    """Of the file."""
-    notes: tuple[str, ...]
-    wants: dict[str, Any]
-    picture: Image.Image | None
-    """The upright picture if it is to be drawn on; else its memory is free again."""
-
-
 class Predictor:
-    """A model that predicts batches of encoded images, with an error per image."""
+    """A model that predicts batches of images, with an error per image."""
 
     def __init__(
         self,
@@ -58,8 +45,6 @@ class Predictor:
         *,
         merge: int | None,
         merge_schedule: MergeSchedule | None,
-        max_pixels: int,
-        threads: int,
     ) -> None:
         """Open the model; `warm_up` runs its self-test.
 
@@ -69,9 +54,6 @@ class Predictor:
         """
         before = _file_states(path)
         self.run = _open_image_run(path, merge, merge_schedule)
-        self.max_pixels = max_pixels
-        self._decoders = ThreadPoolExecutor(max(1, threads))
-        self._budget = PixelBudget(max_pixels)
         self.presentation = self.run.task.present(self.run.labels, self.run.metadata)
         self._suffixes = suffixes_by_type(self.presentation)
         self.model = self.run.model.eval()
@@ -101,6 +83,16 @@ class Predictor:
         """Return what /openapi.json says about the task."""
         return describe_task(self.presentation)
 
+    def describe_input(self) -> dict[str, Any]:
+        """Return what decoders need: preprocessing, shape, media types of pictures."""
+        preprocess = self.run.preprocess
+        drawn = [kind for kind, name in self._suffixes.items() if name == DRAWN]
+        return {
+            "preprocess": preprocess.to_dict(),
+            "shape": [preprocess.channels, *preprocess.image_size],
+            "drawn": drawn,
+        }
+
     def missing_features_reason(self) -> str:
         """Return why the model gives no map or embedding; empty if it does."""
         if not isinstance(self.model, ExportedModel):
@@ -128,43 +120,23 @@ class Predictor:
                 "grey image: its weights are damaged. Export or train it again."
             )
 
-    def predict(
-        self, contents: Sequence[bytes], wants: Sequence[dict[str, Any]]
-    ) -> list[dict[str, Any]]:
-        """Return a row per file: its answer, or `refused`: status, code, message."""
-        decode_each = map if len(contents) == 1 else self._decoders.map
-        decoded = list(decode_each(self._decode, contents, wants))
-        images = [image for image in decoded if isinstance(image, PreparedImage)]
-        rows = iter(self._answer(images) if images else ())
+    def predict(self, images: Sequence[DecodedInput]) -> list[dict[str, Any]]:
+        """Return a row per image: its answer, or `refused`: status, code, message."""
+        missing = self.missing_features_reason()
+        refused = [
+            bool(missing and (image.wants.get("map") or image.wants.get("embedding")))
+            for image in images
+        ]
+        kept = [
+            image for image, is_out in zip(images, refused, strict=True) if not is_out
+        ]
+        rows = iter(self._answer(kept) if kept else ())
         return [
-            next(rows) if isinstance(item, PreparedImage) else {"refused": item}
-            for item in decoded
+            {"refused": [422, "no_features", missing]} if is_out else next(rows)
+            for is_out in refused
         ]
 
-    def _decode(
-        self, content: bytes, wants: dict[str, Any]
-    ) -> PreparedImage | list[Any]:
-        """Return the image, or status, code and message of its error."""
-        missing = self.missing_features_reason()
-        if missing and (wants.get("map") or wants.get("embedding")):
-            return [422, "no_features", missing]
-        try:
-            with self._budget.hold(count_pixels(content, self.max_pixels)):
-                decoded = decode(content, self.max_pixels)
-                pixels = self.run.preprocess_input(decoded.image)
-        except ImageError as error:
-            return [
-                422,
-                "unreadable_image",
-                f"The image cannot be read: {error}. Send a complete image of at most "
-                f"{self.max_pixels:,} pixels.",
-            ]
-        size = Size(decoded.image.height, decoded.image.width)
-        is_drawn = self._suffixes.get(wants.get("media_type", ROW)) == DRAWN
-        picture = decoded.image if is_drawn else None
-        return PreparedImage(pixels, size, decoded.notes, wants, picture)
-
-    def _answer(self, images: Sequence[PreparedImage]) -> list[dict[str, Any]]:
+    def _answer(self, images: Sequence[DecodedInput]) -> list[dict[str, Any]]:
         pixels = torch.stack([image.pixels for image in images])
         outputs = self.run.predict_outputs(pixels)
         sizes = tuple(image.size for image in images)
@@ -193,7 +165,7 @@ class Predictor:
             rows.append(row | self._make_file(image, answer))
         return rows
 
-    def _make_file(self, image: PreparedImage, answer: Answer) -> dict[str, Any]:
+    def _make_file(self, image: DecodedInput, answer: Answer) -> dict[str, Any]:
         """Return `file`, the content of the media type asked for; else `refused`."""
         media_type = image.wants.get("media_type", ROW)
         if media_type == ROW:
@@ -211,7 +183,7 @@ class Predictor:
     def _embed(self, pixels: Tensor) -> Tensor:
         return self.model.forward_pool(self.model.forward_features(pixels)).float()
 
-    def _compute_map(self, image: PreparedImage, output: int) -> dict[str, Any]:
+    def _compute_map(self, image: DecodedInput, output: int) -> dict[str, Any]:
         # One image at a time: the attention of a whole batch is large.
         pixels = image.pixels[None]
         with_attention = has_attention(self.model)

@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vitral.errors import ServerError, VitralError
-from vitral.serve.batching import Item, WorkerDied
+from vitral.serve.batching import Item, PreparedImage, WorkerDied
+from vitral.serve.errors import HTTPError
 from vitral.serve.settings import Settings
+from vitral.serve.worker.decoder_pool import PoolClosed
 from vitral.serve.worker.process import ForkServer, ModelProcess
 
 MAX_DEATHS = 3
@@ -43,6 +45,7 @@ class Worker:
         self._ask_lock = asyncio.Lock()
         self._start_lock = asyncio.Lock()
         self._ended = asyncio.Event()
+        self._past_decoder_deaths = 0
 
     @property
     def ready(self) -> bool:
@@ -78,7 +81,25 @@ class Worker:
                 fresh.kill()
                 raise
             if old is not None:
-                old.kill()
+                self._end(old)
+
+    async def prepare(self, item: Item) -> PreparedImage:
+        """Decode an image for the current model.
+
+        Raises:
+            HTTPError: it cannot be read, or the model process ended.
+        """
+        while (process := self._process) is not None:
+            # After a reload the decoders are others.
+            with contextlib.suppress(PoolClosed):
+                return await process.decoders.prepare(item)
+        raise worker_died()
+
+    @property
+    def decoder_deaths(self) -> int:
+        """Decoders that ended while they decoded."""
+        current = self._process.decoders.deaths if self._process else 0
+        return self._past_decoder_deaths + current
 
     async def ask(self, items: Sequence[Item]) -> list[dict[str, Any]]:
         """Return the rows of a batch; an empty batch is a health check.
@@ -123,15 +144,16 @@ class Worker:
         if self._fork_server is None or not self._fork_server.is_alive():
             self._fork_server = await asyncio.to_thread(ForkServer)
         settings = self.settings
+        cores = _cpu_count()
         options = {
             "run": settings.run,
             "merge": settings.merge,
             "merge_schedule": settings.merge_schedule,
             "max_batch": settings.max_batch,
-            "max_pixels": settings.max_pixels,
-            "threads": settings.threads or _cpu_count(),
+            "threads": settings.threads or cores,
+            "cores": cores,
         }
-        return await ModelProcess.start(self._fork_server, options)
+        return await ModelProcess.start(self._fork_server, settings, options)
 
     def _adopt(self, process: ModelProcess) -> None:
         self._process = process
@@ -158,11 +180,15 @@ class Worker:
     def _on_exit(self) -> None:
         if self._process is None:
             return
-        self._process.kill()
-        self._process = None
+        process, self._process = self._process, None
+        self._end(process)
         self.deaths.append(time.monotonic())
         self._ended.set()
         self.on_death()
+
+    def _end(self, process: ModelProcess) -> None:
+        self._past_decoder_deaths += process.decoders.deaths
+        process.kill()
 
     def _check_restart_limit(self) -> None:
         if (
@@ -173,7 +199,7 @@ class Worker:
                 f"The model process ended {MAX_DEATHS} times within {DEATH_WINDOW:g} "
                 "seconds; "
                 "the server stops, since starting it again does not help. Look for "
-                "the cause above: memory, or an image that ends it."
+                "the cause above, such as memory."
             )
 
 
@@ -181,3 +207,9 @@ def _cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def worker_died() -> HTTPError:
+    """Return what requests are answered when the model process ended."""
+    message = "The model process ended while it was asked. Send the image again."
+    return HTTPError(503, "worker_died", message, retry_after=1)
