@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ pytest.importorskip("uvicorn")
 from server_process import Client, Server, form, jpeg, request, serving, tiny_model
 from vitral.serve.http.admission import RESERVE, Admission
 from vitral.serve.http.origin import OriginCheck
+from vitral.serve.listener import bind_socket, refuse_new_connections
 from vitral.serve.settings import Settings
 
 FORM = {"content-type": "multipart/form-data; boundary=xx-boundary"}
@@ -219,6 +221,26 @@ def test_the_name_of_a_field(server: Server, disposition, is_image):
     body = b"--xx-boundary\r\nContent-Disposition: " + disposition + b"\r\n\r\n"
     body += jpeg(1) + b"\r\n--xx-boundary--\r\n"
     assert server.ask(request(body, headers=FORM)).status == (200 if is_image else 400)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="filters packets on Linux only")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_listener_that_ends_keeps_what_has_begun(host):
+    with bind_socket(host, 0) as listener:
+        listener.listen(2)
+        address = listener.getsockname()[:2]
+        waiting = [socket.create_connection(address, 5) for _ in range(3)]
+        refuse_new_connections(listener)
+        with pytest.raises(TimeoutError):  # its first packet is dropped
+            socket.create_connection(address, 0.3)
+        for client in waiting:
+            client.sendall(b"late")
+            with listener.accept()[0] as accepted:
+                assert accepted.recv(4) == b"late"
+            client.close()
+        threading.Timer(0.3, listener.close).start()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, 5)
 
 
 def test_no_connection_is_reset_by_a_stop(folder):

@@ -12,21 +12,24 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from vitral.errors import ServerError
 from vitral.serve.app import Service
 from vitral.serve.http import HEAD_BYTES, FairScheduler, HTTPProtocol
+from vitral.serve.listener import bind_socket, refuse_new_connections
 from vitral.serve.settings import Settings
 from vitral.serve.signals import Signals, describe_model
 from vitral.serve.worker import Worker, worker_died
 
 _DRAIN_SECONDS = 1.0
 """Longest wait for the first request of connections that were just accepted."""
+_ACCEPT_PASSES = 8
+"""Passes of the event loop from a connection in the backlog to its open request: six
+are needed."""
 
 
 def run(settings: Settings) -> None:
     """Serve until a signal; raises what `vitral.serve.serve` documents."""
     # A port in use fails at once, not after the model is loaded.
-    _bind_socket(settings).close()
+    bind_socket(settings.host, settings.port).close()
     _raise_file_limit(settings)
     asyncio.run(_run(settings))
 
@@ -38,7 +41,7 @@ async def _run(settings: Settings) -> None:
     try:
         with signals.handle_signals():
             await worker.start()
-            listener = _bind_socket(settings)
+            listener = bind_socket(settings.host, settings.port)
             server = _Server(_config(service))
             worker.on_death = lambda: _on_worker_death(service)
             await _serve(service, server, listener, signals)
@@ -73,13 +76,9 @@ async def _serve(
 
 
 async def _drain(service: Service, listener: socket.socket, server: "_Server") -> None:
-    """Answer connections that were accepted, or wait in the backlog, before the end.
-
-    Closing a listener resets those of its backlog. With a backlog of 0 the system
-    drops new ones, which try again and are refused when it is closed.
-    """
-    with contextlib.suppress(OSError):
-        listener.listen(0)
+    """Answer connections that were accepted, or wait in the backlog, before the end."""
+    refuse_new_connections(listener)
+    # In this time the last handshakes end.
     await _wait_until_idle(service)
     loop = asyncio.get_running_loop()
     end = loop.time() + _DRAIN_SECONDS
@@ -96,6 +95,10 @@ async def _wait_until_idle(service: Service) -> None:
     end = loop.time() + _DRAIN_SECONDS
     while loop.time() < end:
         await asyncio.sleep(0.05)
+        # After a pause of the process the timer may be due before a connection that
+        # was accepted is made, and its request read.
+        for _ in range(_ACCEPT_PASSES):
+            await asyncio.sleep(0)
         if not (service.app.in_flight or service.admission.num_fresh):
             return
 
@@ -148,33 +151,6 @@ def _config(service: Service) -> uvicorn.Config:
         timeout_graceful_shutdown=2,
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
-
-
-def _bind_socket(settings: Settings) -> socket.socket:
-    """Bind a socket to the address, or raise ServerError."""
-    try:
-        info = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM
-        )[0]
-        # With the protocol: asyncio disables Nagle's algorithm only if TCP is named;
-        # otherwise the second packet of an answer waits 40 ms for an acknowledgement.
-        listener = socket.socket(*info[:3])
-    except OSError as error:
-        raise ServerError(
-            f"The address {settings.host} cannot be used: {error.strerror}. Give "
-            "another `host`."
-        ) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(info[4])
-    except OSError as error:
-        listener.close()
-        raise ServerError(
-            f"Port {settings.port} of {settings.host} cannot be used: "
-            f"{error.strerror}. Another server may run there: give another `port`, "
-            "or 0 for any that is free."
-        ) from error
-    return listener
 
 
 def _announce(service: Service, listener: socket.socket) -> None:
