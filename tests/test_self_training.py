@@ -18,10 +18,11 @@ from photos import CLASSES, contents, make_photos, photo, tiny_config
 from vitral.atomic_io import write_json
 from vitral.cli import main
 from vitral.data import AugmentConfig, read_unlabelled
-from vitral.data.sources.pseudo_labels import PREFIX, RepeatedExample
+from vitral.data.names import unescape_cell
+from vitral.data.sources.pseudo_labels import PREFIX, PseudoData, RepeatedExample
 from vitral.data.targets import ClassShares
 from vitral.errors import ConfigError, DataError
-from vitral.tasks.classification import SupervisedConfig
+from vitral.tasks.classification import PseudoLabels, SupervisedConfig
 from vitral.training.checkpointing.resume import RunStore
 from vitral.workflows.self_training.config import (
     SelfTrainingConfig,
@@ -29,8 +30,11 @@ from vitral.workflows.self_training.config import (
     student_config,
 )
 from vitral.workflows.self_training.pseudo_labels import (
+    RoundLabels,
+    TeacherPredictions,
     predict_unlabeled,
     repeat_factors,
+    write_labels,
 )
 from vitral.workflows.self_training.self_train import self_train
 from vitral.workflows.self_training.student_noise import describe_noise, student_notes
@@ -164,6 +168,41 @@ def test_what_cannot_or_must_not_be_labelled_is_left_out(done):
         answers = list(csv.DictReader(file))
     assert len(answers) == UNLABELLED + 2
     assert {row["path"] for row in answers if not row["label"]} == set(left_out)
+
+
+def test_a_spreadsheet_runs_no_cell_of_the_answers(tmp_path):
+    paths, classes = ("=1+1.png", "'@a.png", "plain.png"), ("-b", "c")
+    labels = RoundLabels(
+        predictions=TeacherPredictions(
+            paths, np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+        ),
+        pseudo=PseudoLabels(
+            torch.tensor([0]), torch.tensor([2]), torch.tensor([[0.9, 0.1]])
+        ),
+        labelled_copies=1,
+        pseudo_copies=1,
+        num_labelled=1,
+    )
+    about = PseudoData(
+        labelled="data",
+        group_by="",
+        seed=0,
+        val=0.1,
+        test=0.1,
+        split="split.csv",
+        unlabelled="new",
+        smoothing=0.0,
+        labelled_copies=1,
+        pseudo_copies=1,
+    )
+    left_out = {"+c.png": "unreadable"}
+    write_labels(tmp_path, labels, classes, metadata=about, left_out=left_out)
+    with (tmp_path / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    cells = [row["path"] for row in rows]
+    assert cells == ["'=1+1.png", "''@a.png", "plain.png", "'+c.png"]
+    assert [unescape_cell(cell) for cell in cells] == [*paths, *left_out]
+    assert [row["label"] for row in rows] == ["'-b", "c", "'-b", ""]
 
 
 def test_held_out_images_are_those_of_the_teacher_in_every_round(done):

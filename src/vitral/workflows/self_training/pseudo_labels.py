@@ -18,6 +18,7 @@ import vitral.data
 from vitral.atomic_io import write_atomic, write_json
 from vitral.data import Dataset, read_unlabelled, split_loader
 from vitral.data.example import Example
+from vitral.data.names import escape_cell
 from vitral.data.sources import TABLE, PseudoData
 from vitral.errors import ConfigError, DataError
 from vitral.tasks.classification import PseudoLabels, softmax
@@ -243,7 +244,8 @@ def _format_answers(
         count = copies.get(row, 0)
         why = "" if count else "not sure enough, or too many of its class"
         label = classes[int(probabilities.argmax())]
-        writer.writerow([path, label, f"{probabilities.max():.6f}", count, why])
+        cells = [escape_cell(path), escape_cell(label)]
+        writer.writerow([*cells, f"{probabilities.max():.6f}", count, why])
     for path, reason in left_out.items():
-        writer.writerow([path, "", "", 0, reason])
+        writer.writerow([escape_cell(path), "", "", 0, escape_cell(reason)])
     return text.getvalue()
