@@ -20,7 +20,12 @@ from run_folders import records, untimed, without_report
 from vitral import config_io
 from vitral.data import AugmentConfig, Batch, ClassTarget, MixConfig, split_loader
 from vitral.data.targets import ClassShares
-from vitral.errors import ConfigError, DivergedError, MissingExtraError
+from vitral.errors import (
+    ConfigError,
+    DivergedError,
+    InterruptedRun,
+    MissingExtraError,
+)
 from vitral.layers import Grid
 from vitral.models import ViT, ViTConfig
 from vitral.report.load_run import load_run_folder
@@ -32,7 +37,7 @@ from vitral.tasks.classification import (
     SupervisedConfig,
 )
 from vitral.tasks.classification.labels import ClassLabels
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig, fast_precision
 from vitral.workflows import TrainConfig
 from vitral.workflows.dataset import open_data
 from vitral.workflows.inference import (
@@ -564,6 +569,29 @@ def test_settings_that_the_model_cannot_have(few_photos, tmp_path, changes, sent
         vt.train(tiny_config(few_photos, **changes), tmp_path / "run")
 
 
+@pytest.mark.parametrize("has_bf16", [False, True])
+def test_the_precision_is_the_one_that_the_processor_multiplies_in(
+    has_bf16, few_photos, tiny_weights, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        assert isinstance(getattr(torch.cpu, name)(), bool)  # private parts of torch
+        monkeypatch.setattr(torch.cpu, name, lambda: has_bf16)
+    expected = "bf16" if has_bf16 else "fp32"
+    assert fast_precision() == expected
+    config = vt.recipes.small.finetune(str(few_photos), str(tiny_weights))
+    assert config.loop.precision == expected
+    # The same command on another machine goes on as the run began.
+    out = tmp_path / "run"
+    vt.train(tiny_config(few_photos, epochs=1.0, loop={"precision": expected}), out)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: not has_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    other = tiny_config(few_photos, epochs=1.0, loop={"precision": fast_precision()})
+    assert other.loop.precision != expected
+    run = vt.train(other, out, resume=True)
+    assert run.config.loop.precision == expected
+
+
 def test_without_a_monitor_the_last_step_is_kept(few_photos, tmp_path):
     loop = {"monitor": "none", "eval_every": 2}
     config = tiny_config(few_photos, epochs=3.0, loop=loop)
@@ -744,7 +772,7 @@ def test_a_resumed_cached_run_computes_nothing_again(cached_run, tmp_path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_training, "fit", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRun):
         vt.train(config, tmp_path / "cut")
     monkeypatch.undo()
     monkeypatch.setattr(

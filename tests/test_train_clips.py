@@ -27,7 +27,7 @@ from vitral.data import (
     split_loader,
 )
 from vitral.data.loading.clip_transforms import AugmentClip
-from vitral.errors import ConfigError, DataError, ImageError
+from vitral.errors import ConfigError, DataError, ImageError, InterruptedRun
 from vitral.models import ViT, ViTConfig, create, get_config
 from vitral.workflows import TrainConfig, open_run
 from vitral.workflows.dataset import open_data
@@ -253,7 +253,7 @@ def test_a_run_that_was_cut_goes_on_with_the_same_frames(clips, tmp_path, monkey
         return real(self, *arguments)
 
     monkeypatch.setattr(AugmentClip, "__call__", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRun):
         vt.train(short, tmp_path / "cut")
     monkeypatch.setattr(AugmentClip, "__call__", real)
     again = vt.train(short, tmp_path / "cut", resume=True)

@@ -42,7 +42,7 @@ def summary_lines(run: "Run") -> list[str]:
 
 def _val_chose(run: "Run") -> bool:
     """Return whether val chose the step or the head of the model."""
-    from vitral.training.monitor import NO_MONITOR
+    from vitral.training.log import NO_MONITOR
 
     head = run.extra.get("head") or {}
     return run.config.loop.monitor != NO_MONITOR or bool(head.get("val"))

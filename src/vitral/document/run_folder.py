@@ -9,7 +9,7 @@ from vitral.document import inspection_store
 from vitral.document.inspection_store import StoredInspection
 from vitral.errors import ConfigError
 from vitral.json_file import check_schema, parse_json, read_object, shorten
-from vitral.training.monitor import NO_MONITOR
+from vitral.training.log import NO_MONITOR
 
 R = TypeVar("R")
 """Result of a split."""

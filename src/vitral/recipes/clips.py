@@ -5,7 +5,7 @@ from dataclasses import replace
 from vitral.data import AugmentConfig
 from vitral.recipes.dataset_facts import summarize_dataset
 from vitral.recipes.small import require_no_weights
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig, fast_precision
 from vitral.workflows import TrainConfig
 
 CLIP_LOOP = LoopConfig(ema=0.998, ema_warmup=True)
@@ -81,6 +81,9 @@ def finetune(data: str, weights: str) -> TrainConfig:
         optim=OptimConfig(lr=3e-4, weight_decay=0.05, layer_decay=0.75),
         schedule=ScheduleConfig(warmup=epoch),
         loop=replace(
-            CLIP_LOOP, precision="bf16", eval_every=epoch, checkpoint_every=epoch
+            CLIP_LOOP,
+            precision=fast_precision(),
+            eval_every=epoch,
+            checkpoint_every=epoch,
         ),
     )

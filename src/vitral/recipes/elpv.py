@@ -5,7 +5,7 @@
 """
 
 from vitral.data import AugmentConfig
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig, fast_precision
 from vitral.workflows import TrainConfig
 
 
@@ -33,6 +33,6 @@ def finetune(data: str, weights: str) -> TrainConfig:
         optim=OptimConfig(lr=2e-4, weight_decay=0.05, layer_decay=0.75),
         schedule=ScheduleConfig(warmup=50),
         loop=LoopConfig(
-            precision="bf16", ema=0.99, ema_warmup=True, checkpoint_every=100
+            precision=fast_precision(), ema=0.99, ema_warmup=True, checkpoint_every=100
         ),
     )

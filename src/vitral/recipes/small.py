@@ -7,7 +7,7 @@ from vitral.data import AugmentConfig
 from vitral.errors import ConfigError
 from vitral.models import Size2d, ViTConfig
 from vitral.recipes.dataset_facts import DatasetSummary, summarize_dataset
-from vitral.training import LoopConfig, OptimConfig, ScheduleConfig
+from vitral.training import LoopConfig, OptimConfig, ScheduleConfig, fast_precision
 from vitral.workflows import TrainConfig
 
 FINETUNE_UP_TO = 50_000
@@ -129,7 +129,7 @@ def finetune(data: str, weights: str) -> TrainConfig:
         optim=OptimConfig(lr=3e-4, weight_decay=0.05, layer_decay=0.75),
         schedule=ScheduleConfig(warmup=max(1, round(0.1 * epochs * epoch))),
         loop=LoopConfig(
-            precision="bf16",
+            precision=fast_precision(),
             monitor="none",
             eval_every=epoch,
             checkpoint_every=epoch,

@@ -13,7 +13,7 @@ from vitral.errors import ConfigError, DataError
 from vitral.evaluation import Interval
 from vitral.evaluation.stored import StoredResult
 from vitral.tasks.labels import Labels
-from vitral.training.monitor import NO_MONITOR
+from vitral.training.log import NO_MONITOR
 
 FEW_IMAGES = 100
 """Images below which a number, or what is fitted on them, needs a remark."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         parameter_groups,
         set_lr,
     )
+    from vitral.training.precision import fast_precision
     from vitral.training.progress import Progress
     from vitral.training.schedule import ScheduleConfig, lr_at, steps_for
 
@@ -30,6 +31,7 @@ __getattr__ = lazy_getattr(
         "vitral.training.log": "TIMING_FIELDS MetricsLog",
         "vitral.training.loop": "LoopConfig",
         "vitral.training.optim": "OptimConfig create_optimizer parameter_groups set_lr",
+        "vitral.training.precision": "fast_precision",
         "vitral.training.progress": "Progress",
         "vitral.training.schedule": "ScheduleConfig lr_at steps_for",
     },
@@ -44,6 +46,7 @@ __all__ = [
     "Progress",
     "ScheduleConfig",
     "create_optimizer",
+    "fast_precision",
     "lr_at",
     "optimizer_tensors",
     "parameter_groups",

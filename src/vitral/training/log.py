@@ -14,6 +14,8 @@ from typing import Any
 from vitral.atomic_io import open_unlinked, sync_folder
 from vitral.errors import ConfigError, DivergedError, WeightsError
 
+NO_MONITOR = "none"
+"""Value of `LoopConfig.monitor` that keeps the last step."""
 TIMING_FIELDS = ("images_per_second", "data_wait")
 """Fields that differ between two runs of the same seed."""
 

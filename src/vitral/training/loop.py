@@ -22,7 +22,7 @@ from vitral.training.distributed import (
     broadcast_from_rank_zero,
     local_ids,
 )
-from vitral.training.monitor import NO_MONITOR
+from vitral.training.log import NO_MONITOR
 from vitral.training.optim import set_lr
 from vitral.training.progress import Progress
 from vitral.training.signals import StopSignals

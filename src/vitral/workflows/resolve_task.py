@@ -6,6 +6,7 @@ from pathlib import Path
 from vitral.data import describe_source
 from vitral.errors import ConfigError
 from vitral.tasks import ObjectiveConfig, choose_task, get_task
+from vitral.training import fast_precision
 from vitral.workflows.config import TrainConfig, read_config
 
 
@@ -37,13 +38,18 @@ def with_objective(config: TrainConfig, objective: ObjectiveConfig) -> TrainConf
 def resume_settings(config: TrainConfig, out: Path) -> TrainConfig:
     """Return the settings for resuming the run in `out`, where a default has changed.
 
-    They are unchanged without a run there, or with one that cannot be read.
+    A precision that this machine chose gives way to that of the machine before. They
+    are unchanged without a run there, or with one that cannot be read.
     """
     try:
-        stored = read_config(out / "config.json").objective
+        stored = read_config(out / "config.json")
     except ConfigError:
         return config
-    return replace(config, objective=config.objective.resume_from(stored))
+    loop = config.loop
+    if loop.precision == fast_precision():
+        loop = replace(loop, precision=stored.loop.precision)
+    objective = config.objective.resume_from(stored.objective)
+    return replace(config, objective=objective, loop=loop)
 
 
 def fitting_objective(data: str) -> ObjectiveConfig:

@@ -12,7 +12,7 @@ from vitral.document.numbers import NONE, Number, Text, count, flatten, large, p
 from vitral.errors import DataError
 from vitral.progress import unfinished_sentence
 from vitral.report.data_counts import count_rows
-from vitral.training.monitor import NO_MONITOR
+from vitral.training.log import NO_MONITOR
 
 MOST_BAD_FILES = 50
 MOST_SAMPLES = 24

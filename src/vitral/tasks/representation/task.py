@@ -22,7 +22,7 @@ from vitral.tasks.monitor import Monitor, MonitorContext
 from vitral.tasks.objective import ObjectiveConfig
 from vitral.tasks.representation.config import MAEConfig, MaskedPatchConfig
 from vitral.tasks.result import Metric
-from vitral.training.monitor import NO_MONITOR
+from vitral.training.log import NO_MONITOR
 
 if TYPE_CHECKING:
     from vitral.tasks.reporter import Reporter  # slow to import: it draws
