@@ -1,5 +1,6 @@
 """Places of connections, foreign pages, two lengths, at a real server."""
 
+import resource
 import signal
 import socket
 import sys
@@ -66,6 +67,25 @@ def test_waiting_connections_make_room(server: Server, content):
         # The first one made room for the first image.
         reply = clients[0].read()
         assert reply is None or reply.status == 503
+
+
+@pytest.mark.slow
+def test_two_thousand_idle_connections_lock_nobody_out(folder):
+    """At the limits that a server has by itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4096:
+        pytest.skip("a process here may not open 2,000 sockets")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
+    try:
+        with serving(folder) as server, opened(server, 2000, b""):
+            for number in range(20):
+                started = time.monotonic()
+                assert server.get("/health").status == 200
+                assert server.get("/ready").status == 200
+                assert server.ask(request(jpeg(number))).status == 200
+                assert time.monotonic() - started < 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_health_has_places_of_its_own(server: Server):
