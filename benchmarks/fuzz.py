@@ -11,6 +11,7 @@ it, and the exit code is then 1.
 import argparse
 import asyncio
 import collections
+import copy
 import faulthandler
 import io
 import json
@@ -162,7 +163,9 @@ def make_config(config: dict[str, Any], rng: np.random.Generator) -> str:
                 continue
             match int(rng.integers(4)):
                 case 0 | 1:
-                    owner[key] = HOSTILE_VALUES[int(rng.integers(len(HOSTILE_VALUES)))]
+                    value = HOSTILE_VALUES[int(rng.integers(len(HOSTILE_VALUES)))]
+                    # A later change must not reach the next input.
+                    owner[key] = copy.deepcopy(value)
                 case 2:
                     del owner[key]
                 case 3:
