@@ -21,7 +21,7 @@ def make_parser() -> Parser:
 
 
 def run(argv: list[str]) -> None:
-    """Train a ViT with 2 x 2 patches from zero, measure it, write the report."""
+    """Train a small ViT_C from zero, measure it, write the report."""
     args = make_parser().parse(argv)
     out = Path(args.out) if args.out else _new_folder(Path("runs"), "demo")
     if out.exists() and any(out.iterdir()):
@@ -38,8 +38,8 @@ def run(argv: list[str]) -> None:
     started = time.monotonic()
     config = replace(vitral.recipes.small.scratch("digits"), seed=args.seed)
     say(
-        "demo: a Vision Transformer with 2 x 2 patches, trained from zero on "
-        "scikit-learn's digits; a fifth of them is kept for the test"
+        "demo: a small Vision Transformer with a convolutional stem, trained from zero "
+        "on scikit-learn's digits; a fifth of them is kept for the test"
     )
     # The model is tiny: a second thread gains nothing, and where something else is
     # computing, threads that wait for each other make it many times slower.
