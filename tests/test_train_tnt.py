@@ -23,7 +23,8 @@ def test_digits_are_learned_from_the_command_line(tmp_path):
     words = ["train", "digits", "--out", str(tmp_path / "run"), "--model", "tnt_ti4"]
     words += ["--set", *(f"{name}={number}" for name, number in SMALL.items())]
     words += ["--epochs", "3", "--batch-size", "32", "--lr", "4e-3", "--warmup", "5"]
-    assert main([*words, "--rotate", "0", "--shift", "0"]) == 0
+    words += ["--image-size", "8", "--rotate", "0", "--shift", "0", "--zoom", "0"]
+    assert main(words) == 0
     model = vt.load(tmp_path / "run").model
     assert isinstance(model.config, TNTConfig)
     assert (model.config.grid, model.config.word_grid) == ((2, 2), (4, 4))
